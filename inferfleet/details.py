@@ -1,0 +1,101 @@
+"""The second question, asked only when something will change: old contents, missing tools, culprits."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from inferfleet.errors import FleetError
+from inferfleet.observed import Observed
+from inferfleet.plan import Plan, PortTaken
+from inferfleet.release import Release
+from inferfleet.remote import program
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Details:
+    """contents: path -> bytes of changed files that are not secret. tools: name -> what was
+    found ("" is fine, else the trouble). culprits: port -> who listens."""
+
+    contents: Mapping[str, bytes]
+    tools: Mapping[str, str]
+    culprits: Mapping[int, str]
+
+
+def details_script(release: Release, plan: Plan) -> str:
+    """The shell program that answers for this plan."""
+    paths = [
+        path
+        for path in plan.changed_files
+        if not (path in release.files and release.files[path].secret) and not path.startswith("secrets/")
+    ]
+    acting = {
+        release.units[step.target].runtime
+        for step in plan.steps
+        if step.target in release.units and step.action in {"start", "replace"}
+    }
+    ports = [problem.port for problem in plan.problems if isinstance(problem, PortTaken)]
+    return program(
+        "details",
+        root=release.root,
+        paths="\n".join(paths),
+        runtimes=" ".join(sorted(acting)),
+        ports=" ".join(map(str, ports)),
+    )
+
+
+def parse_details(text: str) -> Details:
+    """Read the output of remote/details.sh."""
+    contents: dict[str, bytes] = {}
+    tools: dict[str, str] = {}
+    culprits: dict[int, str] = {}
+    for line in text.splitlines():
+        kind, _, rest = line.partition("\t")
+        key, _, value = rest.partition("\t")
+        if kind == "content":
+            contents[key] = base64.b64decode(value)
+        elif kind == "tool":
+            tools[key] = value
+        elif kind == "culprit" and key.isdigit():
+            culprits.setdefault(int(key), value)
+    return Details(contents, tools, culprits)
+
+
+def with_details(plan: Plan, details: Details, observed: Observed, upload: int) -> Plan:
+    """The same plan with what the details add to its problems. upload: bytes to be written."""
+    problems = [
+        PortTaken(p.service, p.port, p.ip, details.culprits.get(p.port, ""))
+        if isinstance(p, PortTaken)
+        else p
+        for p in plan.problems
+    ]
+    problems.extend(
+        FleetError(f"{tool}: {trouble}", hint=REMEDIES.get(tool, ""))
+        for tool, trouble in sorted(details.tools.items())
+        if trouble
+    )
+    free = observed.facts.get("free_kb", "")
+    need = 2 * upload + MIB
+    if free.isdigit() and int(free) * 1024 < need:
+        problems.append(
+            FleetError(
+                f"{observed.facts.get('near')} has {int(free) // 1024} MiB free, "
+                f"{-(-need // MIB)} MiB are needed",
+                hint="free some space there, or set `root` to another disk",
+            )
+        )
+    return replace(plan, problems=tuple(problems))
+
+
+REMEDIES = {
+    "docker": "install Docker Engine 28 or newer and start it; the user must be root, use "
+    "`sudo: true`, or be in the group docker (which is as good as root)",
+    "compose": "install the Docker Compose plugin, version 2",
+    "systemd": "systemd units need a machine that runs systemd, and root or `sudo: true`",
+}
+
+

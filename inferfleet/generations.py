@@ -1,0 +1,88 @@
+"""Generations kept on a machine: read one back, list them with their history."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+
+from inferfleet.errors import FleetError
+from inferfleet.host import Host
+from inferfleet.manifest import load_manifest
+from inferfleet.release import File, Release
+from inferfleet.remote import program
+
+
+def read_generation(host: Host, release: Release, number: int, sudo: bool) -> Release:
+    """The release that a kept generation was made from.
+
+    Contents of secret files stay on the machine: such files carry their checksum only.
+    Raises FleetError when the generation is damaged.
+    """
+    place = f"{release.root}/.inferbase/generations/{number}"
+    result = host.run(program("generation", place=place), sudo=sudo, timeout=120)
+    manifest, contents = "", {}
+    for line in result.out.splitlines():
+        kind, _, rest = line.partition("\t")
+        if kind == "manifest":
+            manifest = rest
+        elif kind == "content":
+            path, _, data = rest.partition("\t")
+            contents[path] = base64.b64decode(data)
+    if not manifest:
+        raise FleetError(f"{host.name}: generation {number} has no readable manifest at {place}")
+    read = load_manifest(manifest, f"{place}/.manifest")
+    files = {}
+    for path, (sha256, mode, secret) in read.files.items():
+        file = File(contents.get(path, b""), mode, secret)
+        if path not in contents:
+            file = File(b"", mode, secret, known_sha256=sha256)
+        if file.sha256 != sha256 or (not secret and path not in contents):
+            raise FleetError(
+                f"{host.name}: generation {number} is damaged: {path}",
+                hint="choose another generation of `invoke history`, or `invoke up`",
+            )
+        files[path] = file
+    return Release(
+        machine=release.machine, project=release.project, root=release.root, files=files,
+        links=read.links, units=read.units, models=(),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the history: when (seconds since 1970), who did what, from and to generation."""
+
+    when: int
+    who: str
+    event: str
+    source: int
+    to: int
+    what: str
+    kept: bool
+    current: bool
+
+
+def read_history(host: Host, root: str, sudo: bool) -> list[Entry]:
+    """What was applied to a machine, oldest first."""
+    result = host.run(program("history", root=root), sudo=sudo, timeout=60)
+    kept: set[int] = set()
+    current = 0
+    rows: list[list[str]] = []
+    for line in result.out.splitlines():
+        kind, *fields = line.split("\t")
+        if kind == "kept" and fields[0].isdigit():
+            kept.add(int(fields[0]))
+        elif kind == "current" and fields[0].rpartition("/")[2].isdigit():
+            current = int(fields[0].rpartition("/")[2])
+        elif kind == "entry" and len(fields) >= 6 and fields[0].isdigit():
+            rows.append(fields)
+    entries = []
+    for when, who, event, source, to, what in (row[:6] for row in rows):
+        number = int(to) if to.isdigit() else 0
+        entries.append(
+            Entry(
+                int(when), who, event, int(source) if source.isdigit() else 0, number, what,
+                kept=number in kept, current=number == current,
+            )
+        )  # fmt: skip
+    return entries

@@ -1,0 +1,128 @@
+"""The YAML files of all data folders, ours and the overlay's, as one checked Fleet."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from inferfleet import yaml12
+from inferfleet.check import check
+from inferfleet.errors import USAGE, FleetError, FleetErrors, Where
+from inferfleet.nodes import Document, Node
+from inferfleet.overlay import merge
+from inferfleet.paths import Roots, display
+from inferfleet.problems import problems
+from inferfleet.schema.fields import NAME_PATTERN, Model
+from inferfleet.schema.fleet import Fleet
+from inferfleet.schema.hardware import Hardware
+from inferfleet.schema.kind import Kind
+from inferfleet.schema.machine import Machine
+
+FILE_KINDS: dict[str, type[Model]] = {
+    "machine": Machine,
+    "hardware": Hardware,
+    "service": Kind,
+}
+FOLDERS = {"machine": "inventory", "hardware": "inventory/hardware", "service": "services"}
+
+M = TypeVar("M", bound=Model)
+
+
+@dataclass
+class Loaded:
+    """A fleet with the places its values come from.
+
+    nodes: (file kind, name) -> the merged content; errors: everything that is wrong.
+    """
+
+    fleet: Fleet
+    nodes: dict[tuple[str, str], Node]
+    errors: list[FleetError] = field(default_factory=list)
+
+    def where(self, kind: str, name: str, *path: str | int, key: bool = False) -> Where:
+        """The place of a value, of its key, or of the nearest parent that was written."""
+        return self.nodes[kind, name].where(path, key=key)
+
+
+def load_fleet(roots: Roots) -> Fleet:
+    """Everything below roots, checked. Raises FleetErrors (code USAGE) with every mistake."""
+    loaded = load(roots)
+    if loaded.errors:
+        raise FleetErrors(loaded.errors)
+    return loaded.fleet
+
+
+def load(roots: Roots) -> Loaded:
+    """Everything below roots; what is wrong is left out of the fleet and listed in errors."""
+    nodes: dict[tuple[str, str], Node] = {}
+    errors: list[FleetError] = []
+    machines = _load_kind(roots, "machine", Machine, nodes, errors)
+    hardware = _load_kind(roots, "hardware", Hardware, nodes, errors)
+    kinds = _load_kind(roots, "service", Kind, nodes, errors)
+    fleet = Fleet(machines, kinds, hardware, roots.template_dirs)
+    loaded = Loaded(fleet, nodes, errors)
+    errors.extend(check(fleet, loaded.where, frozenset(nodes)))
+    return loaded
+
+
+def _load_kind(
+    roots: Roots,
+    kind: str,
+    model: type[M],
+    nodes: dict[tuple[str, str], Node],
+    errors: list[FleetError],
+) -> dict[str, M]:
+    for root in (roots.data, roots.overlay):
+        for path in _files(root / FOLDERS[kind], errors) if root else ():
+            document = _read(path)
+            errors.extend(document.errors)
+            node = document.root or Node(None, display(path), (1, 1))
+            below = nodes.get((kind, path.stem), node)
+            if below is node or node.value is None:
+                nodes[kind, path.stem] = node
+            elif below.value is not None:
+                nodes[kind, path.stem] = merge(below, node)
+    found: dict[str, M] = {}
+    for (of_kind, name), node in sorted(nodes.items(), key=lambda item: item[0]):
+        if of_kind != kind or node.value is None:
+            continue
+        try:
+            found[name] = model.model_validate(node.plain(), by_alias=True, by_name=False)
+        except ValidationError as error:
+            errors.extend(problems(error, node, model))
+    return found
+
+
+def _files(folder: Path, errors: list[FleetError]) -> Iterator[Path]:
+    """The YAML files of folder, by name; a file that would be skipped in silence is an error."""
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.is_dir():
+            continue
+        if path.suffix == ".yml":
+            hint = f"rename it to {path.stem}.yaml"
+            errors.append(FleetError("is not read", hint, Where(display(path)), USAGE))
+        elif path.suffix == ".yaml":
+            if re.fullmatch(NAME_PATTERN, path.stem):
+                yield path
+            else:
+                what = f"{path.stem!a} cannot be a name"
+                hint = "use a-z, 0-9, - and _, beginning with a letter or digit"
+                errors.append(FleetError(what, hint, Where(display(path)), USAGE))
+
+
+def _read(path: Path) -> Document:
+    try:
+        if path.is_file():
+            return yaml12.read(path.read_bytes(), display(path))
+        reason = "not a regular file"
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+    failure = FleetError(f"cannot be read: {reason}", "", Where(display(path)), USAGE)
+    return Document(None, [failure])

@@ -1,0 +1,1 @@
+"""AI models: where they come from, where they lie on a machine, how they get there."""

@@ -1,0 +1,130 @@
+"""hf: sources: the files of a repository of the Hugging Face hub."""
+
+from __future__ import annotations
+
+import os
+import re
+from fnmatch import fnmatchcase
+from typing import Any
+
+from inferfleet.errors import FleetError
+from inferfleet.models.need import ModelNeed
+from inferfleet.models.origin import Contents, WantedFile
+from inferfleet.models.source import check_member, source_text
+from inferfleet.models.web import Web, access_error
+
+# llama.cpp opens the first part of a split GGUF and finds the others beside it.
+_SPLIT = re.compile(r"(.*)-\d{5}-of-(\d{5}\.gguf)")
+_NOT_MODEL = (".gitattributes", ".gitignore")
+_ANSWER_SECONDS = 30.0
+
+
+def endpoint() -> str:
+    """The hub's address: HF_ENDPOINT, as huggingface_hub has it, or the public hub."""
+    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
+
+
+def hub_contents(need: ModelNeed, token: str) -> Contents:
+    """The files that need asks for at the revision they have now.
+
+    Raises FleetError when the repository, revision or file does not exist, when access is
+    refused, and when the hub cannot be reached.
+    """
+    info = _info(need, token)
+    siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
+    subject, commit = source_text(need.source), str(info.sha or "")
+    files = []
+    for name in _chosen(need, sorted(siblings)):
+        try:
+            check_member(name)
+        except ValueError as error:
+            raise FleetError(
+                f"model {subject}: the repository has an unusable file name: {error}"
+            ) from None
+        sibling = siblings[name]
+        sha256 = sibling.lfs.sha256 if sibling.lfs else None
+        if need.sha256 and name == need.source.member:
+            if sha256 and sha256 != need.sha256:
+                raise FleetError(
+                    f"model {subject}: the hub has sha256 {sha256}, "
+                    f"the machine file says {need.sha256}",
+                    "correct sha256, or pin the revision that it belongs to",
+                )
+            sha256 = need.sha256
+        git = None if sibling.lfs else sibling.blob_id
+        origin = Web(_url(need, name, commit), subject, token, hub=True)
+        files.append(WantedFile(name, origin, sibling.size, sha256, git))
+    return Contents(commit, tuple(files))
+
+
+def _url(need: ModelNeed, name: str, commit: str) -> str:
+    from huggingface_hub import hf_hub_url
+
+    revision = commit or need.source.revision or "main"
+    url = hf_hub_url(need.source.name, name, revision=revision, endpoint=endpoint())
+    # A custom endpoint must be obeyed by every release of huggingface_hub.
+    return url if url.startswith(endpoint()) else f"{endpoint()}/{url.split('/', 3)[3]}"
+
+
+def _info(need: ModelNeed, token: str) -> Any:
+    from huggingface_hub import HfApi, errors
+
+    subject = source_text(need.source)
+    revision = need.source.revision or None
+    # The HTTP library differs between its releases: httpx below 2, httpx2 from there on.
+    transport: type[Exception] = getattr(errors, "HTTPError", OSError)
+    try:
+        return HfApi(endpoint=endpoint(), token=token or False).model_info(
+            need.source.name, revision=revision, files_metadata=True, timeout=_ANSWER_SECONDS
+        )
+    except errors.RevisionNotFoundError:
+        raise FleetError(
+            f"model {subject}: the repository has no revision {need.source.revision}",
+            "name a branch, a tag or a commit of the repository",
+        ) from None
+    except errors.GatedRepoError:
+        raise access_error(subject, bool(token), gated=True) from None
+    except errors.RepositoryNotFoundError as error:
+        if token and error.response.status_code == 404:
+            raise FleetError(
+                f"model {subject} does not exist, or HF_TOKEN may not see it",
+                "check the spelling of the repository",
+            ) from None
+        raise access_error(subject, bool(token), gated=False) from None
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code
+        if status in (401, 403):
+            raise access_error(subject, bool(token), gated=False) from None
+        raise _down(f"it answers HTTP {status}") from None
+    except (transport, OSError) as error:
+        raise _down(str(error) or type(error).__name__) from None
+
+
+def _down(why: str) -> FleetError:
+    return FleetError(
+        f"the hub {endpoint()} cannot be reached: {why}",
+        "check the network of this machine, or set HF_ENDPOINT to a mirror",
+    )
+
+
+def _chosen(need: ModelNeed, names: list[str]) -> list[str]:
+    subject, member = source_text(need.source), need.source.member
+    if member:
+        if member not in names:
+            from difflib import get_close_matches
+
+            near = get_close_matches(member, names, 1)
+            hint = f"did you mean {near[0]}?" if near else "look at the repository's file list"
+            raise FleetError(f"model {subject}: the repository has no file {member}", hint)
+        if split := _SPLIT.fullmatch(member):
+            same = re.compile(rf"{re.escape(split[1])}-\d{{5}}-of-{re.escape(split[2])}")
+            return [name for name in names if same.fullmatch(name)]
+        return [member]
+    wanted = [name for name in names if name not in _NOT_MODEL]
+    if need.files:
+        patterns = [f"{text}*" if text.endswith("/") else text for text in need.files]
+        wanted = [name for name in wanted if any(fnmatchcase(name, each) for each in patterns)]
+    if not wanted:
+        what = f"no file matches {', '.join(need.files)}" if need.files else "it is empty"
+        raise FleetError(f"model {subject}: {what}", "look at the repository's file list")
+    return wanted

@@ -1,0 +1,236 @@
+# The machine's side of fetching a model; store.py speaks to it, one verb a line, each
+# followed by its values, one a line. An answer is any number of lines that begin with a
+# lower-case letter and a space, and a last one: "ok ...", "no ..." or "fail STATUS TEXT".
+# The first three lines: models directory, key, the model's directory.
+set -u
+LC_ALL=C
+export LC_ALL
+umask 022
+child= held= store=
+IFS= read -r root && IFS= read -r key && IFS= read -r dir || exit 1
+meta=$root/.inferbase
+lock=$meta/$key.lock
+tmp=$meta/.$key.$$
+parent=${dir%/*}
+base=${dir##*/}
+
+leave() {
+    trap '' HUP INT TERM
+    if [ -n "$child" ]; then kill "$child" 2>/dev/null; wait "$child"; fi
+    rm -f "$tmp".*
+    [ -z "$held" ] || rm -f "$lock"
+    exit "$1"
+}
+# A closed connection must not leave a download running behind a released lock.
+trap '' PIPE
+trap 'leave 1' HUP INT TERM
+
+say() { printf '%s\n' "$*" 2>/dev/null || leave 1; }
+fail() {
+    fail_status=$1
+    shift
+    say "fail $fail_status $(printf '%s' "$*" | tr '\n\t' '  ')"
+}
+# Runs a command; when it fails, answers with its own words.
+try() {
+    words=$("$@" 2>&1 >/dev/null) && return 0
+    fail "$?" "$words"
+    return 1
+}
+size() { stat -c %s "$1" 2>/dev/null || echo 0; }
+flush() { sync "$1" 2>/dev/null || sync; }
+
+started() {
+    { read -r line <"/proc/$1/stat"; } 2>/dev/null || return 1
+    set -- ${line##*) }
+    shift 19
+    printf '%s\n' "$1"
+}
+boot() { cat /proc/sys/kernel/random/boot_id 2>/dev/null || echo -; }
+# Whether the owner written in a lock still runs; one of another machine counts as running.
+alive() {
+    [ "$3" = "$(uname -n)" ] || return 0
+    [ "$4" = "$(boot)" ] || return 1
+    if [ -e "/proc/$$/stat" ]; then [ "$(started "$1")" = "$2" ]; else kill -0 "$1" 2>/dev/null; fi
+}
+take_lock() {
+    printf '%s %s %s %s\n' "$$" "$(started "$$" || echo -)" "$(uname -n)" "$(boot)" >"$tmp.own"
+    tries=0
+    until ln "$tmp.own" "$lock" 2>/dev/null; do
+        tries=$((tries + 1))
+        if [ "$tries" -gt 20 ]; then fail 1 "cannot create $lock"; return 1; fi
+        owner=$(cat "$lock" 2>/dev/null) || continue
+        set -- $owner
+        if [ "$#" -eq 4 ] && alive "$@"; then say "no $1 $3"; return 1; fi
+        # Between reading and moving, another run may have replaced the dead lock: give it back.
+        mv "$lock" "$tmp.dead" 2>/dev/null || continue
+        [ "$(cat "$tmp.dead")" = "$owner" ] || ln "$tmp.dead" "$lock" 2>/dev/null
+    done
+    held=1
+}
+
+free() {
+    df -Pk "$root" | { read -r _; read -r _ _ _ kib _; echo "$((kib * 1024))"; }
+}
+tool() {
+    for name in curl wget; do
+        if command -v "$name" >/dev/null 2>&1; then echo "$name"; return; fi
+    done
+    echo none
+}
+
+listing() {
+    if [ -d "$1" ]; then (cd "$1/" && find . -type f -exec stat -c 'f %s %n' {} +); fi
+}
+# Names in a directory, or the name of a file, for an alias.
+names() {
+    if [ -d "$1" ]; then
+        (cd "$1/" && for n in * .[!.]*; do if [ -e "$n" ]; then say "e $n"; fi; done)
+    elif [ -e "$1" ]; then
+        say "e ${1##*/}"
+    else
+        say "no"
+        return
+    fi
+    say "ok"
+}
+
+progress() {
+    nap=0.02
+    while kill -0 "$child" 2>/dev/null; do
+        say "p $(size "$1")"
+        sleep "$nap" 2>/dev/null || sleep 1
+        case $nap in 0.02) nap=0.05 ;; 0.05) nap=0.1 ;; *) nap=0.3 ;; esac
+    done
+    wait "$child"
+    status=$?
+    child=
+}
+# The address and the header reach curl on its standard input, never as arguments.
+get() {
+    IFS= read -r part && IFS= read -r how && IFS= read -r url && IFS= read -r header || leave 1
+    part=$store/$part.part
+    try mkdir -p "${part%/*}" || return
+    follow='-L --max-redirs 10'
+    [ -z "$header" ] || follow=
+    case $url in https:*) only=https ;; *) only=http,https ;; esac
+    if [ "$how" = curl ]; then
+        {
+            printf 'url = "%s"\n' "$url"
+            [ -z "$header" ] || printf 'header = "%s"\n' "$header"
+        } | curl -K - -sS --fail --globoff --proto "=$only" $follow --connect-timeout 20 \
+            --speed-limit 1 --speed-time 120 -C "$(size "$part")" -o "$part" \
+            -w '%{http_code}' >"$tmp.out" 2>"$tmp.err" &
+    else
+        printf '%s\n' "$url" | wget -nv -c -t 1 -T 120 -i - -O "$part" >"$tmp.out" 2>"$tmp.err" &
+    fi
+    child=$!
+    progress "$part"
+    code=0
+    [ "$how" != curl ] || code=$(cat "$tmp.out")
+    case $code in 3??) status=22 ;; esac
+    if [ "$status" -eq 0 ]; then
+        say "ok $(size "$part")"
+    else
+        fail "$status" "${code:-0} $(tail -n 2 "$tmp.err")"
+    fi
+}
+put() {
+    IFS= read -r part && read -r count || leave 1
+    part=$store/$part.part
+    try mkdir -p "${part%/*}" || leave 1
+    words=$(head -c "$count" 2>&1 >>"$part")
+    status=$?
+    # After a failed write the rest of the bytes still stands in the input: give up.
+    if [ "$status" -ne 0 ]; then fail "$status" "$words"; leave 1; fi
+    say "ok $(size "$part")"
+}
+# Replaces a small file in one step: directory, name, number of bytes, the bytes.
+put_small() {
+    IFS= read -r where && IFS= read -r name && read -r count || leave 1
+    try mkdir -p "$where" || leave 1
+    words=$(head -c "$count" 2>&1 >"$where/.$name.new")
+    status=$?
+    if [ "$status" -ne 0 ]; then rm -f "$where/.$name.new"; fail "$status" "$words"; leave 1; fi
+    flush "$where/.$name.new"
+    try mv -fT "$where/.$name.new" "$where/$name" && say "ok"
+}
+digest() {
+    IFS= read -r part || leave 1
+    part=$store/$part.part
+    set -- $(sha256sum <"$part") && sum=$1
+    set -- $({ printf 'blob %s\0' "$(size "$part")"; cat "$part"; } | sha1sum) && say "ok $sum $1"
+}
+digest_plain() {
+    IFS= read -r part || leave 1
+    set -- $(sha256sum <"$store/$part.part") && say "ok $1"
+}
+digest_kept() {
+    IFS= read -r part || leave 1
+    set -- $(sha256sum <"$store/$part") && say "ok $1"
+}
+keep() {
+    IFS= read -r part || leave 1
+    flush "$store/$part.part"
+    try mv -fT "$store/$part.part" "$store/$part" && say "ok"
+}
+reuse() {
+    IFS= read -r part && IFS= read -r old || leave 1
+    mkdir -p "$(dirname "$store/$part")"
+    if ln "$dir/$old" "$store/$part" 2>/dev/null; then say "ok"; else say "no"; fi
+}
+switch() {
+    if [ -e "$dir" ] && [ ! -h "$dir" ]; then say "no"; return; fi
+    if [ "$(readlink "$dir")" = "${store##*/}" ]; then say "ok"; return; fi
+    rm -f "$parent/.$base.link"
+    try ln -s "${store##*/}" "$parent/.$base.link" || return
+    try mv -fT "$parent/.$base.link" "$dir" || return
+    flush "$parent"
+    say "ok switched"
+}
+prune() {
+    for other in "$parent/.$base@"*; do
+        if [ "$other" != "$store" ] && [ -d "$other" ]; then rm -rf "$other"; fi
+    done
+    say "ok"
+}
+mklink() {
+    IFS= read -r where && IFS= read -r name && IFS= read -r target && IFS= read -r ours || leave 1
+    if [ -e "$where/$name" ] && [ ! -h "$where/$name" ] && [ "$ours" != 1 ]; then say "no"; return; fi
+    if [ "$(readlink "$where/$name")" = "$target" ]; then say "ok"; return; fi
+    try mkdir -p "$where" || return
+    rm -f "$where/.$name.new"
+    try ln -s "$target" "$where/.$name.new" || return
+    try mv -fT "$where/.$name.new" "$where/$name" && say "ok changed"
+}
+show() {
+    IFS= read -r name || leave 1
+    if [ -f "$name" ]; then set -- $(sha256sum <"$name"); say "ok $1"; else say "no"; fi
+}
+text() {
+    IFS= read -r name || leave 1
+    if [ -f "$name" ] && IFS= read -r line <"$name"; then say "t $line"; fi
+    say "ok"
+}
+
+if [ -h "$meta" ]; then fail 1 "$meta is a symbolic link"; exit 1; fi
+try mkdir -p "$meta" || exit 1
+take_lock || leave 1
+say "ok $(tool)"
+while IFS= read -r verb; do
+    case $verb in
+    free) say "ok $(free)" ;;
+    list) [ -z "$dir" ] || listing "$dir"; say "ok $(readlink "$dir")" ;;
+    real) if [ -d "$dir" ] && [ ! -h "$dir" ]; then say "ok"; else say "no"; fi ;;
+    store) IFS= read -r name; store=$parent/$name; try mkdir -p "$store" && say "ok" ;;
+    stored) listing "$store"; say "ok" ;;
+    part_size) IFS= read -r name; say "ok $(size "$store/$name.part")" ;;
+    get | put | put_small | digest | digest_plain | digest_kept | keep | reuse | switch | prune) "$verb" ;;
+    mklink | show | text) "$verb" ;;
+    names) IFS= read -r name; names "$name" ;;
+    drop) IFS= read -r name; rm -f "$store/$name.part"; say "ok" ;;
+    unlink) IFS= read -r name; rm -f "$name"; say "ok" ;;
+    *) fail 1 "unknown verb $verb"; leave 1 ;;
+    esac
+done
+leave 0

@@ -1,0 +1,26 @@
+"""Nearest known name for a mistyped one: every error about a name ends in such a hint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+_LISTED = 24
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name most like name, or None when none is like it."""
+    from difflib import get_close_matches
+
+    by_folded = {candidate.casefold(): candidate for candidate in sorted(known)}
+    found = get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.6)
+    return by_folded[found[0]] if found else None
+
+
+def name_hint(name: str, known: Iterable[str], noun: str = "known") -> str:
+    """'did you mean X?', else the known names unless they are many; noun says what they are."""
+    names = sorted(known)
+    if found := nearest(name, names):
+        return f"did you mean {found}?"
+    if len(names) > _LISTED:
+        return ""
+    return f"{noun}: {', '.join(names) or 'none'}"

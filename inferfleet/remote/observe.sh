@@ -1,0 +1,92 @@
+# observe: print what is there now, one record a line, fields separated by tabs.
+# Variables: root, project, links (absolute paths, one a line).
+set -u
+LC_ALL=C
+export LC_ALL
+tab=$(printf '\t')
+state=$root/.inferbase
+fact() { printf 'fact\t%s\t%s\n' "$1" "$2"; }
+
+fact user "$(id -un 2>/dev/null || id -u)"
+fact uid "$(id -u)"
+fact now "$(date +%s)"
+fact arch "$(uname -m)"
+fact kernel "$(uname -r)"
+fact host "$(uname -n)"
+while read -r key value _; do
+  case $key in MemTotal: | MemAvailable:) fact "${key%:}" "$value" ;; esac
+done </proc/meminfo
+
+# The nearest folder that exists decides whether root can be made, and how much fits in it.
+near=$root
+while [ ! -d "$near" ]; do near=${near%/*}; near=${near:-/}; done
+[ -w "$near" ] && fact writable yes || fact writable no
+[ "$near" = "$root" ] && [ -L "$root" ] && fact symlink "$root"
+[ -L "$state" ] && fact symlink "$state"
+[ -L "$state/generations" ] && fact symlink "$state/generations"
+fact near "$near"
+df -Pk "$near" 2>/dev/null | while read -r _ _ _ free _; do
+  case $free in *[!0-9]*) ;; *) fact free_kb "$free" ;; esac
+done
+
+if [ -L "$state/lock" ]; then
+  holder=$(readlink "$state/lock")
+  pid=${holder%%|*}
+  rest=${holder#*|}
+  born=${rest%%|*}
+  alive=dead
+  if [ -r "/proc/$pid/stat" ]; then
+    read -r line <"/proc/$pid/stat"
+    # The command name may hold spaces: fields are counted after its closing parenthesis.
+    set -f
+    set -- ${line##*) }
+    set +f
+    [ "${20}" = "$born" ] && alive=alive
+  fi
+  printf 'lock\t%s\t%s\n' "$alive" "$holder"
+fi
+[ -f "$state/journal" ] && printf 'journal\t%s\n' "$(head -n 1 "$state/journal" | tr '\t' '|')"
+
+if [ -L "$root/current" ]; then
+  printf 'current\t%s\n' "$(readlink "$root/current")"
+elif [ -e "$root/current" ]; then
+  printf 'current\t!\n'
+fi
+for entry in "$state"/generations/*; do
+  [ -f "$entry/.manifest" ] && printf 'generation\t%s\n' "${entry##*/}"
+done
+
+if cd "$root/current/" 2>/dev/null && [ -f .files ]; then
+  if [ -r .manifest ]; then
+    printf 'manifest\t%s\n' "$(cat .manifest)"
+  else
+    printf 'unreadable\t%s\n' "$root/current/.manifest"
+  fi
+  set -f
+  set -- $(cat .files)
+  set +f
+  # A file that is gone or unreadable has no line here, which reads as "absent".
+  [ $# -gt 0 ] && sha256sum -- "$@" 2>/dev/null | while read -r sum path; do
+    printf 'sum\t%s\t%s\n' "$sum" "$path"
+  done
+  [ $# -gt 0 ] && stat -c "mode${tab}%a${tab}%n" -- "$@" 2>/dev/null
+  for entry in "$state"/started/*; do
+    [ -f "$entry" ] && printf 'started\t%s\t%s\n' "${entry##*/}" "$(cat "$entry")"
+  done
+  [ -f control ] && sh "$root/current/control" state
+fi
+
+printf '%s\n' "$links" | while IFS= read -r path; do
+  [ -n "$path" ] || continue
+  if [ -L "$path" ]; then
+    printf 'link\t%s\t%s\n' "$path" "$(readlink "$path")"
+  elif [ -e "$path" ]; then
+    printf 'link\t%s\t!\n' "$path"
+  fi
+done
+
+# Sockets that listen: local address and state (0A) of every TCP socket, in hexadecimal.
+cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | while read -r _ address _ status _; do
+  [ "$status" = 0A ] && printf 'listen\t%s\n' "$address"
+done
+printf 'end\n'

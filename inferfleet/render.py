@@ -1,0 +1,232 @@
+"""A fleet and a machine's name to its Release: every file, link, unit and model. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inferfleet import native, stanza
+from inferfleet.errors import USAGE, FleetError
+from inferfleet.escape import env_file, sh_env
+from inferfleet.release import File, Probe, Release, Unit
+from inferfleet.resolve import View, resolve
+from inferfleet.schema.fleet import Fleet
+from inferfleet.templates import Templates
+from inferfleet.wires import wire
+
+if TYPE_CHECKING:
+    from inferfleet.secrets import Secret
+
+UNIT_DIRECTORY = "/etc/systemd/system"
+EMBEDDED = str(Path(__file__).resolve().parent / "engines" / "embedded.py")
+
+
+@lru_cache(maxsize=8)
+def _templates(directories: tuple[Path, ...]) -> Templates:
+    return Templates(directories)
+
+
+def render(
+    fleet: Fleet,
+    name: str,
+    secrets: Mapping[str, Secret],
+    *,
+    home: str | None = None,
+    python: str | None = None,
+) -> Release:
+    """Everything the machine of this name should have; asks no machine anything.
+
+    secrets: by the name the machine file gives them. home: what ~/ means in root and models,
+    python: the interpreter of embedded engines; both for the local machine only, where they
+    default to this user's and this process's. Raises FleetError.
+    """
+    machine = fleet.machines[name]
+    if machine.local:
+        home = home or str(Path.home())
+        python = python or sys.executable
+    root = _absolute(machine.root, home, name)
+    models = _absolute(machine.models, home, name) if machine.models else f"{root}/models"
+    views = [resolve(fleet, machine, service, root, models) for service in machine.services]
+    # What is wired to others starts after them.
+    views.sort(key=lambda view: bool(view.kind.wires))
+    rendering = _Rendering(_templates(fleet.template_dirs), name, secrets, views)
+    for view in views:
+        getattr(rendering, view.runtime)(view, python if machine.local else None)
+    network = machine.network
+    rendering.project(network.model_dump() if network else None)
+    return Release(
+        machine=name,
+        project=views[0].project if views else "",
+        root=root,
+        files=rendering.files,
+        links=rendering.links,
+        units={view.name: rendering.unit(view) for view in views},
+        models=tuple(view.need for view in views if view.need is not None),
+    )
+
+
+def _absolute(path: str, home: str | None, machine: str) -> str:
+    if not path.startswith("~/"):
+        return path
+    if home is None:
+        raise FleetError(
+            f"{machine}: {path} is only possible on the local machine",
+            "write an absolute path",
+            code=USAGE,
+        )
+    return home.rstrip("/") + path[1:]
+
+
+class _Rendering:
+    """The files of one machine while they are collected."""
+
+    def __init__(
+        self,
+        templates: Templates,
+        machine: str,
+        secrets: Mapping[str, Secret],
+        views: list[View],
+    ) -> None:
+        self.templates = templates
+        self.machine = machine
+        self.secrets = secrets
+        self.views = views
+        self.files: dict[str, File] = {}
+        self.links: dict[str, str] = {}
+        self.digests: dict[str, str] = {}
+        self._stanzas: dict[str, str] = {}
+        self._volumes: set[str] = set()
+
+    def compose(self, view: View, python: str | None) -> None:
+        """One service of the compose project."""
+        wired, hidden = wire(view, self.views, self._reveal)
+        own = []
+        data = stanza.compose(view, wired)
+        values = {env: self._reveal(view, name) for env, name in view.secrets.items()} | hidden
+        if values:
+            data["env_file"] = f"./{stanza.env_path(view)}"
+            lines = "".join(env_file(env, values[env]) for env in sorted(values))
+            own.append(self._add(stanza.env_path(view), lines, 0o600, secret=True))
+        if stanza.wants_modelfile(view):
+            text = self._text("ollama/Modelfile.j2", view, stanza.modelfile(view))
+            own.append(self._add(stanza.modelfile_path(view), text))
+        text = self._text("compose/service.yaml.j2", view, data).rstrip("\n")
+        self._stanzas[view.name] = text
+        self._volumes.update(stanza.named_volumes(data["mounts"]))
+        self.digests[view.name] = _digest(text, own)
+
+    def systemd(self, view: View, python: str | None) -> None:
+        """One native unit, its secrets and the links that install it."""
+        own = [
+            self._add(native.credential_path(view, env), self._reveal(view, name), 0o600, True)
+            for env, name in view.secrets.items()
+        ]
+        path = f"systemd/{view.unit}.service"
+        text = self._text("systemd/service.service.j2", view, native.systemd(view))
+        self._add(path, text)
+        self.links[f"{UNIT_DIRECTORY}/{view.unit}.service"] = path
+        if view.service.autostart:
+            self.links[f"{UNIT_DIRECTORY}/multi-user.target.wants/{view.unit}.service"] = path
+        self.digests[view.name] = _digest(text, own)
+
+    def process(self, view: View, python: str | None) -> None:
+        """One supervised process: its script and its secrets."""
+        own = []
+        if view.secrets:
+            lines = "".join(
+                sh_env(env, self._reveal(view, name)) for env, name in view.secrets.items()
+            )
+            own.append(self._add(stanza.env_path(view), lines, 0o600, secret=True))
+        text = self._text("process/run.j2", view, native.process(view, python, EMBEDDED))
+        self._add(f"process/{view.name}/run", text, 0o755)
+        self.digests[view.name] = _digest(text, own)
+
+    def project(self, network: dict[str, Any] | None) -> None:
+        """compose.yaml, when any service is a container; a changed network restarts all."""
+        views = [view for view in self.views if view.name in self._stanzas]
+        if not views:
+            return
+        for view in views:
+            self.digests[view.name] = _digest(f"{self.digests[view.name]}{network}", [])
+        self._add(
+            "compose.yaml",
+            self.templates.render(
+                "compose/compose.yaml.j2",
+                machine=self.machine,
+                project=views[0].project,
+                network=network,
+                volumes=sorted(self._volumes),
+                services=[
+                    {
+                        "name": view.name,
+                        "text": self._stanzas[view.name],
+                        "digest": self.digests[view.name],
+                    }
+                    for view in views
+                ],
+            ),
+        )
+
+    def unit(self, view: View) -> Unit:
+        """What the engine must know of a rendered service."""
+        kind = view.kind
+        probe = None
+        if kind.health is not None and view.port is not None:
+            probe = Probe(
+                health=kind.health.path,
+                loading=tuple(kind.health.loading),
+                request=kind.probe,
+                model=view.served_name,
+                key=view.key,
+                timeout=stanza.start_timeout(view),
+            )
+        return Unit(
+            service=view.name,
+            kind=view.service.kind,
+            runtime=view.runtime,
+            name=view.name if view.runtime == "process" else view.unit,
+            digest=self.digests[view.name],
+            address=(view.bind, view.port) if view.port is not None else None,
+            api=kind.api,
+            model=view.served_name,
+            probe=probe,
+            metrics=kind.metrics,
+            autostart=view.service.autostart,
+            gpu=view.gpu,
+        )
+
+    def _text(self, template: str, view: View, data: Mapping[str, Any]) -> str:
+        s = {**data, "name": view.name, "kind": view.service.kind}
+        return self.templates.render(template, machine=self.machine, s=s)
+
+    def _add(self, path: str, text: str, mode: int = 0o644, secret: bool = False) -> File:
+        try:
+            content = text.encode()
+        except UnicodeEncodeError:
+            raise FleetError(
+                f"{self.machine}: {path} would hold half of a surrogate pair, which is not text",
+                "look for a broken escape such as \\ud800 in the machine file",
+                code=USAGE,
+            ) from None
+        self.files[path] = File(content, mode, secret)
+        return self.files[path]
+
+    def _reveal(self, view: View, name: str) -> str:
+        if name not in self.secrets:
+            raise FleetError(
+                f"{self.machine}: {view.name} needs the secret {name}, and the machine has none",
+                f"add it under secrets, such as {name}: {{env: {name}}}",
+                code=USAGE,
+            )
+        return self.secrets[name].reveal()
+
+
+def _digest(text: str, files: list[File]) -> str:
+    total = hashlib.sha256(text.encode())
+    for file in files:
+        total.update(f"\0{file.mode:o}{file.sha256}".encode())
+    return total.hexdigest()[:32]

@@ -1,0 +1,24 @@
+"""Everything that was loaded: the input of every decision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from inferfleet.schema.hardware import Hardware
+from inferfleet.schema.kind import Kind
+from inferfleet.schema.machine import Machine
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Machines, kinds and hardware by name, and where templates are searched.
+
+    template_dirs: searched in order, the overlay's before ours.
+    """
+
+    machines: Mapping[str, Machine]
+    kinds: Mapping[str, Kind]
+    hardware: Mapping[str, Hardware]
+    template_dirs: tuple[Path, ...]

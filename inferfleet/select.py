@@ -1,0 +1,51 @@
+"""Names from the command line to machines and services; a name that is unknown stops everything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from inferfleet.errors import USAGE, FleetError, FleetErrors
+from inferfleet.names import nearest
+from inferfleet.schema.fleet import Fleet
+from inferfleet.schema.machine import Machine
+
+DEFAULT_MACHINE = "local"
+
+
+def select_machines(fleet: Fleet, hosts: Sequence[str], groups: Sequence[str]) -> list[str]:
+    """Machines in the order they were asked for, each once; [local] when nothing was.
+
+    Members of a group come in the order of their names. Raises FleetErrors (code USAGE) with
+    every unknown name.
+    """
+    members: dict[str, list[str]] = {}
+    for name, machine in sorted(fleet.machines.items()):
+        for group in machine.groups:
+            members.setdefault(group, []).append(name)
+    asked = list(hosts) if hosts or groups else [DEFAULT_MACHINE]
+    _refuse_unknown("host", asked, fleet.machines)
+    _refuse_unknown("group", groups, members)
+    chosen = asked + [name for group in groups for name in members[group]]
+    return list(dict.fromkeys(chosen))
+
+
+def select_services(machine: Machine, names: Sequence[str]) -> list[str]:
+    """The named services of machine in the machine's order; all of them when none is named.
+
+    Raises FleetErrors (code USAGE) with every unknown name.
+    """
+    _refuse_unknown("service", names, machine.services)
+    return [name for name in machine.services if not names or name in names]
+
+
+def _refuse_unknown(noun: str, names: Iterable[str], known: Iterable[str]) -> None:
+    there = sorted(known)
+    errors: list[FleetError] = []
+    for name in dict.fromkeys(names):
+        if name not in there:
+            found = nearest(name, there)
+            guess = f"did you mean {found}? " if found else ""
+            hint = f"{guess}{noun}s: {', '.join(there) or 'none'}"
+            errors.append(FleetError(f"there is no {noun} {name}", hint, code=USAGE))
+    if errors:
+        raise FleetErrors(errors)

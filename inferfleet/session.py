@@ -1,0 +1,181 @@
+"""One machine in one run: observe it, plan for it, apply to it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from inferfleet.apply import Outcome, apply
+from inferfleet.archive import pack
+from inferfleet.details import Details, details_script, parse_details, with_details
+from inferfleet.diff import reasons
+from inferfleet.errors import FleetError
+from inferfleet.events import Event, Listener
+from inferfleet.generations import read_generation
+from inferfleet.host import Host
+from inferfleet.models.observe import observe_script as models_script
+from inferfleet.observed import Observed, parse_observed
+from inferfleet.plan import Goal, Plan, Step, lock_problems, make_plan
+from inferfleet.release import Release, Unit
+from inferfleet.remote import program
+from inferfleet.secrets import Secret
+
+OBSERVE_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan with all it was made from, and the session it belongs to."""
+
+    talk: Session
+    release: Release
+    observed: Observed
+    plan: Plan
+    details: Details
+    upload: bool = True
+
+
+class Session:
+    """Talks to one machine about one release. Raises FleetError for what the user must know."""
+
+    def __init__(
+        self, host: Host, release: Release, sudo: bool, secrets: Mapping[str, Secret]
+    ) -> None:
+        self.host, self.release, self.sudo, self.secrets = host, release, sudo, secrets
+
+    def observe(self, release: Release | None = None) -> Observed:
+        """One round trip: what is there now."""
+        wanted = release or self.release
+        script = observe_script(wanted)
+        result = self.host.run(script, sudo=self.sudo, timeout=OBSERVE_SECONDS)
+        if result.exit and "end" not in result.out.rpartition("\n")[0].rpartition("\n")[2]:
+            raise FleetError(
+                f"{self.host.name}: looking at the machine failed: {result.err.strip()[:300]}"
+            )
+        return parse_observed(result.out, wanted.root)
+
+    def plan(self, goal: Goal) -> Planned:
+        """Observe and compare; a second question only when something will change."""
+        observed = self.observe()
+        return self._detailed(self.release, observed, make_plan(self.release, observed, goal), goal)
+
+    def plan_rollback(self, to: int | None) -> Planned:
+        """The way to a kept generation; to None means the one before the current."""
+        observed = self.observe()
+        kept = [n for n in observed.generations if n != observed.current]
+        if to is None:
+            to = max((n for n in kept if n < observed.current), default=None)
+        if to is None or to not in kept:
+            raise FleetError(
+                f"{self.host.name} keeps no "
+                + (f"generation {to}" if to else "generation before the current one"),
+                hint=f"kept: {', '.join(map(str, observed.generations)) or 'none'}; "
+                "see `invoke history`",
+            )
+        release = read_generation(self.host, self.release, to, self.sudo)
+        observed = self.observe(release)
+        goal = Goal()
+        planned = self._detailed(release, observed, make_plan(release, observed, goal), goal)
+        return replace(planned, upload=False, plan=replace(planned.plan, to=to))
+
+    def plan_down(self, services: frozenset[str] | None) -> Planned:
+        """Stop and remove what runs; nothing is written but the lock and the history."""
+        observed = self.observe()
+        known = observed.manifest.units if observed.manifest else {}
+        steps = [
+            Step("remove", service, f"is {state.state}")
+            for service, state in observed.units.items()
+            if service in known and (services is None or service in services)
+            and (state.up or known[service].runtime == "compose")
+        ]  # fmt: skip
+        problems = tuple(lock_problems(self.host.name, observed))
+        current = observed.current
+        plan = Plan(self.host.name, current, current, tuple(steps), problems=problems)
+        return Planned(self, self.release, observed, plan, Details({}, {}, {}), upload=False)
+
+    def _detailed(self, release: Release, observed: Observed, plan: Plan, goal: Goal) -> Planned:
+        if plan.empty:
+            return Planned(self, release, observed, plan, Details({}, {}, {}))
+        result = self.host.run(details_script(release, plan), sudo=self.sudo, timeout=60)
+        details = parse_details(result.out)
+        size = len(pack(release)) if plan.to != plan.source else 0
+        again = make_plan(release, observed, goal, reasons(release, plan, details.contents))
+        return Planned(self, release, observed, with_details(again, details, observed, size), details)
+
+    def apply(self, planned: Planned, what: str, listener: Listener) -> Outcome:
+        """Fetch what is missing, then the transaction; raises the plan's first problem if any."""
+        for problem in planned.plan.problems:
+            raise problem
+        if planned.plan.empty:
+            return Outcome(self.host.name)
+        self.fetch(planned.plan, listener)
+        return apply(
+            self.host,
+            planned.release,
+            planned.observed,
+            planned.plan,
+            what=what,
+            sudo=self.sudo,
+            keys=self.secrets,
+            listener=listener,
+            upload=planned.upload,
+            before_ready=lambda units: self._served_models(units, listener),
+        )
+
+    def fetch(self, plan: Plan, listener: Listener) -> None:
+        """Bring the models that are missing; nothing else changes."""
+        from inferfleet.models.fetch import ensure
+
+        for need in plan.fetch:
+            ensure(
+                self.host, need, progress=FetchProgress(self.host.name, listener),
+                secrets=self.secrets, sudo=self.sudo,
+            )  # fmt: skip
+
+    def _served_models(self, units: list[Unit], listener: Listener) -> str:
+        """Models that only a running engine can fetch; "" or what went wrong."""
+        from inferfleet.ollama import ensure_served
+
+        started = {unit.service for unit in units}
+        for need in self.release.models:
+            if need.service in started and need.source.scheme == "ollama":
+                try:
+                    ensure_served(
+                        self.host, self.release, need, FetchProgress(self.host.name, listener)
+                    )
+                except FleetError as error:
+                    return str(error)
+        return ""
+
+
+class FetchProgress:
+    """Model progress as events."""
+
+    def __init__(self, machine: str, listener: Listener) -> None:
+        self._machine, self._listener = machine, listener
+
+    def advance(self, need_key: str, done: int, total: int | None) -> None:
+        """done and total count bytes."""
+        self._listener(Event(self._machine, "fetch", need_key, done=done, total=total))
+
+    def note(self, text: str) -> None:
+        """A line for the reader."""
+        self._listener(Event(self._machine, "note", text))
+
+
+def observe_script(release: Release) -> str:
+    """Everything asked in one round trip, also about links that only the wanted release has."""
+    script = program(
+        "observe", root=release.root, project=release.project, links="\n".join(sorted(release.links))
+    )
+    needs = [need for need in release.models if need.source.scheme not in {"path", "ollama"}]
+    models = models_script(needs) if needs else ""
+    # The last record is `end`: it proves that nothing before it was cut off.
+    body, _, end = script.rstrip("\n").rpartition("\n")
+    return f"{body}\n( {models or ':'}\n)\n{end}\n"
+
+
+def control(release_root: str, *words: str) -> str:
+    """A call of the control script of the generation in force."""
+    return shlex.join(["sh", f"{release_root}/current/control", *words])

@@ -1,0 +1,102 @@
+"""Everything that is printed: tables and JSON on stdout, all else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TextIO
+
+from inferfleet.events import Event
+
+FETCH_SECONDS = 2.0
+
+
+def say(text: str, redact: Callable[[str], str] = str, stream: TextIO | None = None) -> None:
+    """One line or more for the reader, on stderr."""
+    out = stream or sys.stderr
+    out.write(redact(text).rstrip("\n") + "\n")
+    out.flush()
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Rows as a table on stdout; columns of a narrow terminal are folded, never cut."""
+    from rich.console import Console
+    from rich.table import Table
+
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        drawn.add_column(column.upper().replace("_", " "), overflow="fold")
+    for row in rows:
+        drawn.add_row(*(_cell(row.get(column)) for column in columns))
+    console = Console(highlight=False, markup=False, soft_wrap=not sys.stdout.isatty())
+    if not sys.stdout.isatty():
+        console = Console(highlight=False, markup=False, width=240)
+    console.print(drawn)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "-"
+    return str(value)
+
+
+def data(value: Any) -> None:
+    """JSON on stdout, nothing else."""
+    json.dump(value, sys.stdout, indent=2, default=str)
+    sys.stdout.write("\n")
+
+
+def output(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], form: str) -> None:
+    """A table for people or JSON for programs, by --format."""
+    data(list(rows)) if form == "json" else table(rows, columns)
+
+
+class Reporter:
+    """Shows events as they come: a line each, fetches at most every two seconds."""
+
+    def __init__(self, redact: Callable[[str], str]) -> None:
+        self._redact = redact
+        self._lock = threading.Lock()
+        self._began: dict[tuple[str, str], tuple[float, int]] = {}
+        self._last: dict[tuple[str, str], float] = {}
+
+    def __call__(self, event: Event) -> None:
+        who = f"{event.machine} {event.service}".strip()
+        with self._lock:
+            if event.kind == "fetch":
+                self._fetch(event)
+            elif event.kind == "log":
+                say(f"{who}:   {event.text}", self._redact)
+            elif event.kind == "step":
+                say(f"{who}: {event.text}", self._redact)
+            else:
+                say(f"{who}: {event.text}", self._redact)
+
+    def _fetch(self, event: Event) -> None:
+        key, now = (event.machine, event.text), time.monotonic()
+        began, first = self._began.setdefault(key, (now, event.done))
+        finished = event.total is not None and event.done >= event.total
+        if not finished and now - self._last.get(key, 0.0) < FETCH_SECONDS:
+            return
+        if finished and key in self._last and self._last[key] < 0:
+            return
+        self._last[key] = -1.0 if finished else now
+        rate = (event.done - first) / max(now - began, 0.001)
+        line = f"{event.machine}: fetching {event.text}: {mib(event.done)}"
+        if event.total:
+            line += f" of {mib(event.total)} ({100 * event.done // event.total} %)"
+            if rate > 0 and not finished:
+                line += f", {int((event.total - event.done) / rate)} s left"
+        say(line, self._redact)
+
+
+def mib(count: int) -> str:
+    """Bytes as MiB or GiB."""
+    return f"{count / (1 << 30):.1f} GiB" if count >= 10 << 30 else f"{count / (1 << 20):.0f} MiB"

@@ -1,0 +1,92 @@
+"""Rows of status and health: one per service of one machine."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from inferfleet.plan import Goal, make_plan
+from inferfleet.ready import POLL_SECONDS, Readiness, probe_unit
+from inferfleet.release import Unit
+from inferfleet.session import Session
+
+
+def status_rows(session: Session, services: frozenset[str] | None) -> list[dict[str, Any]]:
+    """What runs, beside what the inventory wants; differences are said in `detail`."""
+    observed = session.observe()
+    release = session.release
+    old = observed.manifest.units if observed.manifest else {}
+    plan = make_plan(release, observed, Goal(start=False))
+    pending = {step.target: step for step in plan.steps}
+    rows = []
+    names = [*release.units, *sorted((old.keys() | observed.units.keys()) - release.units.keys())]
+    for service in names:
+        if services is not None and service not in services:
+            continue
+        unit: Unit | None = release.units.get(service) or old.get(service)
+        state = observed.units.get(service)
+        notes = [state.detail] if state and state.detail else []
+        if service not in release.units:
+            notes.append("is not in the machine file")
+        elif service in pending:
+            notes.append(f"{pending[service].action} pending: {pending[service].reason}")
+        rows.append(
+            {
+                "machine": session.host.name,
+                "service": service,
+                "state": state.state if state else "absent",
+                "address": f"{unit.address[0]}:{unit.address[1]}" if unit and unit.address else None,
+                "generation": observed.current,
+                "detail": "; ".join(notes),
+            }
+        )
+    trouble = list(plan.notes)
+    if observed.journal:
+        trouble.append(observed.journal.verdict)
+    if observed.lock and observed.lock.alive:
+        trouble.append(f"locked by {observed.lock}")
+    files = len(plan.changed_files)
+    if observed.current and files:
+        trouble.append(f"{files} files differ from the inventory: see `invoke plan`")
+    for text in trouble:
+        rows.append(
+            {
+                "machine": session.host.name, "service": None, "state": "note", "address": None,
+                "generation": observed.current, "detail": text,
+            }
+        )  # fmt: skip
+    return rows
+
+
+def health_rows(
+    session: Session, services: frozenset[str] | None, wait: int
+) -> list[dict[str, Any]]:
+    """One-token answers of the services that should run, at most `wait` seconds later."""
+    deadline = time.monotonic() + wait
+    rows = []
+    for unit in session.release.units.values():
+        if services is None and not unit.autostart:
+            continue
+        if services is not None and unit.service not in services:
+            continue
+        began = time.monotonic()
+        found = _probe(session, unit, deadline)
+        rows.append(
+            {
+                "machine": session.host.name,
+                "service": unit.service,
+                "ready": found.ready,
+                "stage": found.stage,
+                "seconds": round(time.monotonic() - began, 2),
+                "detail": found.detail,
+            }
+        )
+    return rows
+
+
+def _probe(session: Session, unit: Unit, deadline: float) -> Readiness:
+    while True:
+        found = probe_unit(session.host, unit, session.secrets)
+        if found.ready or time.monotonic() >= deadline:
+            return found
+        time.sleep(POLL_SECONDS)

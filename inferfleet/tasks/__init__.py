@@ -1,0 +1,29 @@
+"""The verbs: every task of inferbase in one namespace, `ns`."""
+
+from __future__ import annotations
+
+from invoke.collection import Collection
+
+from inferfleet.paths import CHECKOUT
+from inferfleet.tasks import change, inventory, look, models
+
+ns = Collection(
+    CHECKOUT.name,
+    change.up,
+    change.down,
+    change.restart,
+    change.plan,
+    change.apply,
+    change.rollback,
+    change.render,
+    look.status,
+    look.health,
+    look.logs,
+    look.shell,
+    look.history,
+    look.endpoints,
+    look.tunnel,
+    look.doctor,
+    models.update_models,
+    inventory.ns,
+)

@@ -1,0 +1,102 @@
+"""Where a task meets the user: one place that prints errors and sets the exit code."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from invoke.context import Context
+from invoke.exceptions import Exit
+from invoke.tasks import Task
+
+from inferfleet.errors import FAILED, USAGE, FleetError, FleetErrors
+
+HOST = "machine of the inventory; repeatable; default: local"
+GROUP = "all machines of a group; repeatable"
+SERVICE = "only this service; repeatable"
+FORMAT = "table (default) or json"
+YES = "do not ask before changing something"
+HELP = {"host": HOST, "group": GROUP, "service": SERVICE, "format": FORMAT, "yes": YES}
+
+
+class Verb(Task[Any]):
+    """A task whose options have only the short flags it names: -h stays help everywhere."""
+
+    shorts: Mapping[str, str] = {}
+
+    def arg_opts(self, name: str, default: Any, taken_names: set[str]) -> dict[str, Any]:
+        options = super().arg_opts(name, default, taken_names)
+        if name in self.shorts:
+            options["names"] = [*options["names"], self.shorts[name]]
+        return options
+
+
+def verb(**options: Any) -> Callable[[Callable[..., Any]], Verb]:
+    """An Invoke task whose FleetErrors become one message and an exit code.
+
+    help: texts of options beyond the common ones; shorts: option -> its one-letter flag;
+    name: the task's name if it is not the function's.
+    """
+    extra = options.pop("help", {})
+    shorts = options.pop("shorts", {})
+
+    def decorate(function: Callable[..., Any]) -> Verb:
+        names = function.__code__.co_varnames[1 : function.__code__.co_argcount]
+        texts = {
+            name.replace("_", "-"): {**HELP, **extra}.get(name.replace("_", "-"), "")
+            for name in names
+        }
+
+        @functools.wraps(function)
+        def run(c: Context, *args: Any, **kwargs: Any) -> Any:
+            check_format(kwargs.get("format", "table"))
+            try:
+                code = function(c, *args, **kwargs)
+            except FleetError as error:
+                report(error)
+                raise Exit(code=error.code) from None
+            except KeyboardInterrupt:
+                sys.stderr.write("interrupted\n")
+                raise Exit(code=130) from None
+            except BrokenPipeError:
+                raise Exit(code=FAILED) from None
+            if code:
+                raise Exit(code=int(code))
+            return None
+
+        made = Verb(
+            run,
+            iterable=[name for name in names if name in {"host", "group", "service"}],
+            help={name: text for name, text in texts.items() if text},
+            auto_shortflags=False,
+            **options,
+        )
+        made.shorts = shorts
+        return made
+
+    return decorate
+
+
+def report(error: FleetError) -> None:
+    """The only printer of errors: `error: file:line:col: what`, then `hint: ...`, on stderr."""
+    if isinstance(error, FleetErrors):
+        for one in error.errors:
+            sys.stderr.write(f"error: {one}\n")
+    else:
+        sys.stderr.write(f"error: {error}\n")
+    sys.stderr.flush()
+
+
+def check_format(form: str) -> None:
+    """Raises Exit(64) for a --format that does not exist."""
+    if form not in {"table", "json"}:
+        report(FleetError(f"--format {form}: unknown format", hint="table or json", code=USAGE))
+        raise Exit(code=USAGE)
+
+
+def overlay(c: Context) -> str | None:
+    """The overlay folder that the consumer's invoke.yaml names, if any."""
+    section = c.config.get("inferbase")
+    return section.get("overlay") if section else None

@@ -1,0 +1,231 @@
+"""Tasks that only look: status, health, logs, shell, history, endpoints, tunnel, doctor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from invoke.context import Context
+
+from inferfleet.errors import FAILED, NOT_HEALTHY, OK, USAGE, FleetError
+from inferfleet.tasks.edge import overlay, report, verb
+
+if TYPE_CHECKING:
+    from inferfleet.parallel import Answer
+    from inferfleet.run import Run
+
+
+@verb()
+def status(
+    c: Context,
+    host: Sequence[str] | None = None,
+    group: Sequence[str] | None = None,
+    service: Sequence[str] | None = None,
+    format: str = "table",
+) -> int:
+    """Show what runs: state, address, generation, and what differs from the inventory."""
+    from inferfleet.parallel import on_each
+    from inferfleet.run import Run
+    from inferfleet.show import output
+    from inferfleet.status import status_rows
+
+    run = Run(overlay(c), host or (), group or (), service or ())
+    answers = on_each(
+        run.machines,
+        lambda name: status_rows(run.session(name, lenient=True), run.services[name]),
+    )
+    rows = _rows(answers)
+    output(rows, ["machine", "service", "state", "address", "generation", "detail"], format)
+    return _errors(answers)
+
+
+@verb(help={"wait": "seconds to wait for services that are not ready yet; default 0"})
+def health(
+    c: Context,
+    host: Sequence[str] | None = None,
+    group: Sequence[str] | None = None,
+    service: Sequence[str] | None = None,
+    wait: int = 0,
+    format: str = "table",
+) -> int:
+    """Ask every service for one token; exit 3 if one does not answer."""
+    from inferfleet.parallel import on_each
+    from inferfleet.run import Run
+    from inferfleet.show import output
+    from inferfleet.status import health_rows
+
+    run = Run(overlay(c), host or (), group or (), service or ())
+    answers = on_each(
+        run.machines,
+        lambda name: health_rows(run.session(name, lenient=True), run.services[name], wait),
+    )
+    rows = _rows(answers)
+    output(rows, ["machine", "service", "ready", "stage", "seconds", "detail"], format)
+    return _errors(answers) or (OK if all(row["ready"] for row in rows) else NOT_HEALTHY)
+
+
+@verb(
+    help={"follow": "keep printing new lines until interrupted", "lines": "last lines to begin with"},
+    shorts={"follow": "f"},
+)
+def logs(
+    c: Context,
+    host: Sequence[str] | None = None,
+    group: Sequence[str] | None = None,
+    service: Sequence[str] | None = None,
+    lines: int = 100,
+    follow: bool = False,
+) -> int:
+    """Print the logs of services; with several, each line says whose it is."""
+    from inferfleet.logs import stream_logs
+    from inferfleet.run import Run
+
+    run = Run(overlay(c), host or (), group or (), service or ())
+    errors = stream_logs(run, lines, follow)
+    for error in errors:
+        report(error)
+    return FAILED if errors else OK
+
+
+@verb()
+def shell(
+    c: Context, host: Sequence[str] | None = None, service: Sequence[str] | None = None
+) -> int:
+    """Open a shell on the machine, or in the container of a service."""
+    from inferfleet.run import Run
+
+    run = Run(overlay(c), host or (), (), service or ())
+    if len(run.machines) != 1 or len(service or ()) > 1:
+        raise FleetError("shell opens one at a time", "give one --host, one --service", code=USAGE)
+    session = run.session(run.machines[0], lenient=True)
+    script = 'exec "${SHELL:-/bin/sh}" -l'
+    if service:
+        unit = session.release.units[service[0]]
+        if unit.runtime == "compose":
+            script = f"exec docker exec -it {unit.name} sh"
+        else:
+            script = f'cd {session.release.root} && exec "${{SHELL:-/bin/sh}}" -l'
+    return session.host.interact(script, sudo=session.sudo)
+
+
+@verb()
+def history(
+    c: Context,
+    host: Sequence[str] | None = None,
+    group: Sequence[str] | None = None,
+    format: str = "table",
+) -> int:
+    """List what was applied to a machine, by whom, and which generations are kept."""
+    from datetime import UTC, datetime
+
+    from inferfleet.generations import read_history
+    from inferfleet.parallel import on_each
+    from inferfleet.run import Run
+    from inferfleet.show import output
+
+    run = Run(overlay(c), host or (), group or ())
+
+    def work(name: str) -> list[dict[str, Any]]:
+        session = run.session(name, lenient=True)
+        return [
+            {
+                "machine": name,
+                "when": datetime.fromtimestamp(entry.when, UTC).strftime("%Y-%m-%d %H:%M:%SZ"),
+                "who": entry.who,
+                "event": entry.event,
+                "from": entry.source,
+                "generation": entry.to,
+                "kept": entry.kept,
+                "current": entry.current,
+            }
+            for entry in read_history(session.host, session.release.root, session.sudo)
+        ]
+
+    answers = on_each(run.machines, work)
+    columns = ["machine", "when", "who", "event", "from", "generation", "kept", "current"]
+    output(_rows(answers), columns, format)
+    return _errors(answers)
+
+
+@verb()
+def endpoints(
+    c: Context,
+    host: Sequence[str] | None = None,
+    group: Sequence[str] | None = None,
+    service: Sequence[str] | None = None,
+    format: str = "table",
+) -> int:
+    """List what a consumer connects to: base URL, model, and whether it takes a tunnel."""
+    from inferfleet.endpoints import endpoints as find
+    from inferfleet.run import Run
+    from inferfleet.show import output
+
+    run = Run(overlay(c), host or (), group or (), service or ())
+    rows = [asdict(found) for found in _chosen(run, find)]
+    output(rows, ["service", "machine", "base_url", "model", "api", "reach"], format)
+    return OK
+
+
+@verb(help={"seconds": "close after this many seconds; default 0: until interrupted"})
+def tunnel(
+    c: Context,
+    host: Sequence[str] | None = None,
+    group: Sequence[str] | None = None,
+    service: Sequence[str] | None = None,
+    seconds: int = 0,
+    format: str = "table",
+) -> int:
+    """Forward the services' ports of machines to this one until interrupted."""
+    from inferfleet.run import Run
+    from inferfleet.tunnel import open_tunnels
+
+    run = Run(overlay(c), host or (), group or (), service or ())
+    return open_tunnels(run, seconds, format)
+
+
+@verb()
+def doctor(
+    c: Context,
+    host: Sequence[str] | None = None,
+    group: Sequence[str] | None = None,
+    format: str = "table",
+) -> int:
+    """Say what is missing here and on the machines, each finding with its remedy."""
+    from inferfleet.doctor import FAIL, check_here, check_machine
+    from inferfleet.parallel import on_each
+    from inferfleet.run import Run
+    from inferfleet.show import output
+
+    rows = [asdict(finding) for finding in check_here()]
+    run = Run(overlay(c), host or (), group or ())
+    answers = on_each(run.machines, lambda name: check_machine(run.session(name, lenient=True)))
+    for answer in answers:
+        if answer.error:
+            rows.append(
+                {"machine": answer.machine, "check": "connection", "verdict": FAIL,
+                 "detail": answer.error.what, "remedy": answer.error.hint}
+            )  # fmt: skip
+        rows.extend(asdict(finding) for finding in answer.value or ())
+    output(rows, ["machine", "check", "verdict", "detail", "remedy"], format)
+    return FAILED if any(row["verdict"] == FAIL for row in rows) else OK
+
+
+def _chosen(run: Run, find: Any) -> list[Any]:
+    found = []
+    for name in run.machines:
+        chosen = run.services[name]
+        found += [e for e in find(run.fleet, name) if chosen is None or e.service in chosen]
+    return found
+
+
+def _rows(answers: Sequence[Answer[list[dict[str, Any]]]]) -> list[dict[str, Any]]:
+    return [row for answer in answers for row in answer.value or ()]
+
+
+def _errors(answers: Sequence[Answer[Any]]) -> int:
+    """Print the machines' errors; 1 if there were any."""
+    errors = [answer.error for answer in answers if answer.error]
+    for error in errors:
+        report(error)
+    return FAILED if errors else OK

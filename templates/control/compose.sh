@@ -1,0 +1,44 @@
+# compose: one project, named after the machine, from current/compose.yaml.
+compose() {
+  docker compose --ansi never --progress plain --project-name "$project" \
+    --file "$root/current/compose.yaml" "$@"
+}
+compose_ids() {
+  docker ps -aq --filter "label=com.docker.compose.project=$project" \
+    --filter "label=com.docker.compose.service=$1"
+}
+compose_start() { compose up --detach --no-deps "$@"; }
+compose_replace() { compose up --detach --no-deps --force-recreate "$@"; }
+compose_stop() {
+  for service in "$@"; do
+    ids=$(compose_ids "$service") || return 1
+    [ -z "$ids" ] || docker stop $ids >/dev/null || return 1
+  done
+}
+compose_remove() {
+  compose_stop "$@" || return 1
+  for service in "$@"; do
+    ids=$(compose_ids "$service") || return 1
+    [ -z "$ids" ] || docker rm -f $ids >/dev/null || return 1
+  done
+}
+compose_state() {
+  docker ps -a --no-trunc --filter "label=com.docker.compose.project=$project" --format \
+    '{% raw %}{{.Label "com.docker.compose.service"}}|{{.State}}|{{.Status}}{% endraw %}' 2>&1 |
+    while IFS='|' read -r service status detail; do
+      if [ -z "$status" ]; then
+        printf 'trouble\tcompose\t%s\n' "$service"
+        continue
+      fi
+      case $status in
+        running) case $detail in *"(health: starting)"*) status=starting ;; esac ;;
+        exited) case $detail in "Exited (0)"* | "Exited (143)"*) status=stopped ;; *) status=failed ;; esac ;;
+        dead) status=failed ;;
+        created | paused) status=stopped ;;
+      esac
+      printf 'unit\t%s\t%s\t%s\n' "$service" "$status" "$detail"
+    done
+}
+compose_logs() {
+  for id in $(compose_ids "$1"); do docker logs --tail "$2" ${3:+--follow} "$id" 2>&1; done
+}

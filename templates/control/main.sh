@@ -1,0 +1,58 @@
+# service NAME -> fields of its line.
+unit_field() {
+  printf '%s\n' "$units" | while read -r service runtime name digest gpu; do
+    [ "$service" = "$1" ] || continue
+    case $2 in runtime) echo "$runtime" ;; name) echo "$name" ;; digest) echo "$digest" ;; esac
+  done
+}
+unit_name() { unit_field "$1" name; }
+# services_of RUNTIME [gpu] -> names, in start order.
+services_of() {
+  printf '%s\n' "$units" | while read -r service runtime name digest gpu; do
+    [ "$runtime" = "$1" ] && [ "${2:-$gpu}" = "$gpu" ] && echo "$service"
+  done
+}
+# Keeps those of the given services that run under a runtime.
+of_runtime() {
+  wanted=$1
+  shift
+  for service in "$@"; do
+    [ "$(unit_field "$service" runtime)" = "$wanted" ] && echo "$service"
+  done
+}
+act() {
+  verb=$1
+  shift
+  [ $# -gt 0 ] || set -- $(printf '%s\n' "$units" | while read -r service _; do echo "$service"; done)
+  for one in "$@"; do
+    [ -n "$(unit_field "$one" runtime)" ] || { echo "no service $one here" >&2; return 64; }
+  done
+  for runtime in compose systemd process; do
+    chosen=$(of_runtime "$runtime" "$@")
+    [ -z "$chosen" ] || "${runtime}_$verb" $chosen || return 1
+  done
+  mkdir -p "$state/started"
+  for one in "$@"; do
+    case $verb in
+      start | replace) unit_field "$one" digest >"$state/started/$one" ;;
+      remove) rm -f "$state/started/$one" ;;
+    esac
+  done
+}
+case ${1:-} in
+  start | replace | stop | remove) act "$@" ;;
+  state)
+    for runtime in compose systemd process; do
+      [ -z "$(services_of "$runtime")" ] || "${runtime}_state"
+    done
+    ;;
+  logs)
+    runtime=$(unit_field "${2:-}" runtime)
+    [ -n "$runtime" ] || { echo "no service ${2:-} here" >&2; exit 64; }
+    "${runtime}_logs" "$2" "${3:-100}" "${4:-}"
+    ;;
+  *)
+    echo "usage: control start|replace|stop|remove|state [SERVICE...] | logs SERVICE [LINES] [follow]" >&2
+    exit 64
+    ;;
+esac

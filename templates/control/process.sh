@@ -1,0 +1,23 @@
+# process: a supervisor in a session of its own, from current/process/NAME/run.
+process_each() {
+  action=$1
+  shift
+  for service in "$@"; do
+    sh "$root/current/process/$(unit_name "$service")/run" "$action" || return 1
+  done
+}
+process_start() { process_each start "$@"; }
+process_replace() { process_each stop "$@" && process_each start "$@"; }
+process_stop() { process_each stop "$@"; }
+process_remove() { process_each stop "$@"; }
+process_state() {
+  for service in $(services_of process); do
+    line=$(sh "$root/current/process/$(unit_name "$service")/run" state)
+    printf 'unit\t%s\t%s\t%s\n' "$service" "${line%% *}" "${line#* }"
+  done
+}
+process_logs() {
+  log=$state/run/$(unit_name "$1")/log
+  [ -f "$log" ] || return 0
+  tail -n "$2" ${3:+-F} "$log"
+}

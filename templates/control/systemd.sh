@@ -1,0 +1,76 @@
+# systemd: one unit a service, a link in /etc/systemd/system to current/systemd/.
+systemd_wants=/etc/systemd/system/multi-user.target.wants
+systemd_reload() {
+  # A reload can take the GPU away from running containers: only when a unit really changed.
+  for service in "$@"; do
+    case $(systemctl show -p NeedDaemonReload -p LoadState "$(unit_name "$service")") in
+      *NeedDaemonReload=yes* | *LoadState=not-found*)
+        systemctl daemon-reload || return 1
+        compose_check_gpus
+        return 0
+        ;;
+    esac
+  done
+}
+compose_check_gpus() {
+  for service in $(services_of compose gpu); do
+    for id in $(docker ps -q --filter "label=com.docker.compose.project=$project" \
+      --filter "label=com.docker.compose.service=$service"); do
+      docker exec "$id" nvidia-smi -L >/dev/null 2>&1 && continue
+      echo "$service lost its GPU in the daemon-reload: restarting it"
+      docker restart "$id" >/dev/null
+    done
+  done
+}
+systemd_act() {
+  action=$1
+  shift
+  systemd_reload "$@" || return 1
+  for service in "$@"; do
+    unit=$(unit_name "$service")
+    mkdir -p "$systemd_wants" && ln -sfn "../$unit" "$systemd_wants/$unit" || return 1
+    systemctl reset-failed "$unit" 2>/dev/null
+    systemctl "$action" "$unit" || return 1
+  done
+}
+systemd_start() { systemd_act start "$@"; }
+systemd_replace() { systemd_act restart "$@"; }
+systemd_stop() {
+  for service in "$@"; do
+    unit=$(unit_name "$service")
+    rm -f "$systemd_wants/$unit"
+    [ -e "/etc/systemd/system/$unit" ] || [ -e "/run/systemd/transient/$unit" ] || continue
+    systemctl stop "$unit" || return 1
+    systemctl reset-failed "$unit" 2>/dev/null
+  done
+  return 0
+}
+systemd_remove() { systemd_stop "$@"; }
+systemd_state() {
+  for service in $(services_of systemd); do
+    unit=$(unit_name "$service")
+    active= sub= restarts=0 code=0
+    while IFS='=' read -r key value; do
+      case $key in
+        ActiveState) active=$value ;;
+        SubState) sub=$value ;;
+        NRestarts) restarts=$value ;;
+        ExecMainStatus) code=$value ;;
+      esac
+    done <<SHOW
+$(systemctl show -p ActiveState -p SubState -p NRestarts -p ExecMainStatus "$unit" 2>&1)
+SHOW
+    case $active/$sub in
+      */auto-restart) status=restarting ;;
+      active/*) status=running ;;
+      activating/* | reloading/*) status=starting ;;
+      failed/*) status=failed ;;
+      inactive/* | deactivating/*) status=stopped ;;
+      *) status=unknown ;;
+    esac
+    printf 'unit\t%s\t%s\t%s\n' "$service" "$status" "$sub, restarts $restarts, exit $code"
+  done
+}
+systemd_logs() {
+  journalctl --no-pager --output cat --unit "$(unit_name "$1")" --lines "$2" ${3:+--follow}
+}
