@@ -5,6 +5,6 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent))
 
-from inferfleet.tasks import ns  # noqa: E402
+from inferfleet.tasks import ns
 
 __all__ = ["ns"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["FleetError", "endpoint", "__version__"]
+__all__ = ["FleetError", "__version__", "endpoint"]
 
 
 def __getattr__(name: str) -> Any:

@@ -103,7 +103,9 @@ def apply(
     service = failed_service or (waiting[0].service if waiting else "")
     logs = last_logs(host, release.root, service, sudo) if service else []
     logs = logs or transaction.logs[-30:]
-    return _revert(transaction, talk, host, observed, plan, release, keys, sudo, ready, failure, logs)
+    return _revert(
+        transaction, talk, host, observed, plan, release, keys, sudo, ready, failure, logs
+    )
 
 
 class _Transaction:
@@ -123,9 +125,9 @@ class _Transaction:
             line = self._talk.readline(timeout)
             if line is None:
                 result = self._talk.finish(10)
+                words = f": {result.err.strip()[:300]}" if result.err.strip() else ""
                 raise FleetError(
-                    f"{self._machine}: the transaction ended early "
-                    f"(exit {result.exit}{': ' + result.err.strip() if result.err.strip() else ''})",
+                    f"{self._machine}: the transaction ended early (exit {result.exit}{words})",
                     hint="`invoke plan` says what the machine is now; `invoke up` converges it",
                 )
             record, _, rest = line.partition("\t")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from inferfleet.host import Host
 from inferfleet.schema.machine import Machine
@@ -41,10 +39,3 @@ def jump_spec(machines: Mapping[str, Machine], jump: str | None) -> str | None:
         own += f":{hop.port}"
     before = jump_spec({k: v for k, v in machines.items() if k != jump}, hop.jump)
     return f"{before},{own}" if before else own
-
-
-def absolute_root(root: str) -> str:
-    """`~/` of the local machine's paths, resolved; HOME decides, as in a shell."""
-    if not root.startswith("~/"):
-        return root
-    return str(Path(os.environ.get("HOME") or Path.home()) / root[2:])

@@ -1,9 +1,8 @@
-"""The second question, asked only when something will change: old contents, missing tools, culprits."""
+"""The second question, asked only before a change: old contents, missing tools, culprits."""
 
 from __future__ import annotations
 
 import base64
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -31,7 +30,8 @@ def details_script(release: Release, plan: Plan) -> str:
     paths = [
         path
         for path in plan.changed_files
-        if not (path in release.files and release.files[path].secret) and not path.startswith("secrets/")
+        if not (path in release.files and release.files[path].secret)
+        and not path.startswith("secrets/")
     ]
     acting = {
         release.units[step.target].runtime
@@ -97,5 +97,3 @@ REMEDIES = {
     "compose": "install the Docker Compose plugin, version 2",
     "systemd": "systemd units need a machine that runs systemd, and root or `sudo: true`",
 }
-
-

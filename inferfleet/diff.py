@@ -66,15 +66,23 @@ def file_diff(path: str, release: Release, contents: Mapping[str, bytes]) -> lis
     )
 
 
-def plan_lines(plan: Plan, release: Release, contents: Mapping[str, bytes]) -> list[str]:
-    """The plan for people: diffs first, then a line per step that is not a file."""
+def plan_lines(
+    plan: Plan, release: Release, contents: Mapping[str, bytes], brief: bool = False
+) -> list[str]:
+    """The plan for people: a line per step, under a file's its diff.
+
+    brief leaves out the content of files that are new as a whole.
+    """
     lines: list[str] = []
     for note in plan.notes:
         lines.append(f"note: {note}")
     for step in plan.steps:
         reason = f"  ({step.reason})" if step.reason else ""
+        if brief and step.action == "create":
+            count = release.files[step.target].content.count(b"\n")
+            reason = f"  ({count} lines)"
         lines.append(f"{SIGNS[step.action]} {step.action} {step.target}{reason}")
-        if step.action in {"create", "update", "delete"}:
+        if step.action in {"create", "update", "delete"} and not (brief and step.action == "create"):
             lines.extend(f"    {line}" for line in file_diff(step.target, release, contents))
     for problem in plan.problems:
         lines.extend(f"error: {problem}".splitlines())

@@ -42,7 +42,11 @@ def check_here() -> list[Finding]:
         )
     )  # fmt: skip
     git = shutil.which("git")
-    found.append(Finding(here, "git", PASS if git else WARN, git or "not found", "" if git else "install git"))
+    found.append(
+        Finding(
+            here, "git", PASS if git else WARN, git or "not found", "" if git else "install git"
+        )
+    )
     hosts = Path.home() / ".ssh" / "known_hosts"
     found.append(
         Finding(here, "known_hosts", PASS, str(hosts))
@@ -87,7 +91,9 @@ def _clock(name: str, now: str, here: float) -> Finding:
         return Finding(name, "clock", UNKNOWN, "the machine's time could not be read")
     skew = abs(int(now) - here)
     if skew > CLOCK_SKEW_SECONDS:
-        return Finding(name, "clock", WARN, f"{skew:.0f} s apart from here", "set up time sync there")
+        return Finding(
+            name, "clock", WARN, f"{skew:.0f} s apart from here", "set up time sync there"
+        )
     return Finding(name, "clock", PASS, "agrees with here")
 
 

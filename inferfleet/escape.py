@@ -67,6 +67,18 @@ def systemd_word(text: str) -> str:
     return f'"{_SYSTEMD_ESCAPED.sub(_systemd_char, text)}"'
 
 
+def systemd_mount(source: str, target: str) -> str:
+    """SOURCE:TARGET of BindPaths=, which knows no escapes but a backslash before the character."""
+    for path in (source, target):
+        if not path.startswith("/") or _CONTROL.search(path) or re.search(r"[\n\t]", path):
+            raise FleetError(
+                f"{path!r} cannot be mounted by systemd",
+                "name a directory by its absolute path, without control characters",
+                code=USAGE,
+            )
+    return ":".join(f'"{_SYSTEMD_ESCAPED.sub(_systemd_char, path)}"' for path in (source, target))
+
+
 def _systemd_char(match: re.Match[str]) -> str:
     return _SYSTEMD_NAMED.get(match[0]) or f"\\x{ord(match[0]):02x}"
 

@@ -89,13 +89,26 @@ def _load_kind(
                 nodes[kind, path.stem] = merge(below, node)
     found: dict[str, M] = {}
     for (of_kind, name), node in sorted(nodes.items(), key=lambda item: item[0]):
-        if of_kind != kind or node.value is None:
-            continue
-        try:
-            found[name] = model.model_validate(node.plain(), by_alias=True, by_name=False)
-        except ValidationError as error:
-            errors.extend(problems(error, node, model))
+        if of_kind == kind and node.value is not None:
+            instance = _validate(model, node, errors)
+            if instance is not None:
+                found[name] = instance
     return found
+
+
+def _validate(model: type[M], node: Node, errors: list[FleetError]) -> M | None:
+    """The model of node, without the services that are wrong in themselves; None if more is."""
+    data = node.plain()
+    try:
+        return model.model_validate(data, by_alias=True, by_name=False)
+    except ValidationError as error:
+        found = problems(error, node, model)
+    errors.extend(told for _, told in found)
+    if any(len(path) < 2 or path[0] != "services" for path, _ in found):
+        return None
+    for _, name, *_ in (path for path, _ in found):
+        data["services"].pop(name, None)
+    return model.model_validate(data, by_alias=True, by_name=False)
 
 
 def _files(folder: Path, errors: list[FleetError]) -> Iterator[Path]:

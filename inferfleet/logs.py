@@ -39,7 +39,7 @@ def stream_logs(run: Run, lines: int, follow: bool) -> list[FleetError]:
             with contextlib.closing(_lines(session, words)) as found:
                 for line in found:
                     with writing:
-                        sys.stdout.write(run.redactor(f"{label}{line}\n"))
+                        sys.stdout.write(run.redact(f"{label}{line}\n"))
                         sys.stdout.flush()
         except FleetError as error:
             return error

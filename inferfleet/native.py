@@ -6,6 +6,7 @@ from typing import Any
 
 from inferfleet.argv import build
 from inferfleet.errors import USAGE, FleetError
+from inferfleet.escape import systemd_mount
 from inferfleet.resolve import View
 from inferfleet.schema.kind import Argv, ProcessKind
 from inferfleet.stanza import common_values, env_path
@@ -44,10 +45,7 @@ def systemd(view: View) -> dict[str, Any]:
     mounts = [
         {
             "read_only": volume.read_only,
-            "word": ":".join(
-                part.replace("\\", "\\\\").replace(":", "\\:").replace("%", "%%")
-                for part in (volume.source, volume.target)
-            ),
+            "word": systemd_mount(volume.source, volume.target),
         }
         for volume in service.volumes
     ]

@@ -58,7 +58,7 @@ class Journal:
 
 @dataclass(frozen=True)
 class UnitState:
-    """state: running, starting, restarting, stopped, failed or unknown; detail as the runtime says."""
+    """state: running, starting, restarting, stopped, failed, unknown; detail: the runtime's words."""
 
     state: str
     detail: str
@@ -176,7 +176,7 @@ def _manifest(records: Mapping[str, list[list[str]]], root: str) -> Manifest | N
     for fields in records.get("unreadable", []):
         raise FleetError(
             f"{fields[0]} is not readable",
-            hint="it belongs to another user: set `sudo: true` or the same `user` in the machine file",
+            hint="it is another user's: set `sudo: true` or that `user` in the machine file",
         )
     for fields in records.get("manifest", []):
         return load_manifest("\t".join(fields), f"{root}/current/.manifest")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from inferfleet.errors import LOCKED, FleetError
 from inferfleet.models.need import ModelNeed
 from inferfleet.models.observe import ModelState, parse_observed
+from inferfleet.models.source import source_text
 from inferfleet.observed import Observed
 from inferfleet.release import Release, Unit
 
@@ -74,9 +75,7 @@ def make_plan(
     units = _unit_steps(release, observed, goal, reasons or {})
     starting = {step.target for step in units if step.action in {"start", "replace"}}
     fetch = _fetch(release, observed, starting)
-    recover = (
-        [Step("recover", "journal", observed.journal.verdict)] if observed.journal else []
-    )
+    recover = [Step("recover", "journal", observed.journal.verdict)] if observed.journal else []
     new = bool(files) or bool(links) or observed.current == 0
     top = max((*observed.generations, observed.current), default=0)
     return Plan(
@@ -85,7 +84,7 @@ def make_plan(
         to=top + 1 if new else observed.current,
         steps=(
             *recover,
-            *(Step("fetch", need.key, f"for {need.service}") for need in fetch),
+            *(Step("fetch", source_text(need.source), f"for {need.service}") for need in fetch),
             *files,
             *links,
             *units,
@@ -222,9 +221,13 @@ def _problems(release: Release, observed: Observed, steps: list[Step]) -> tuple[
             )
         )
     if observed.foreign_current is not None:
-        what = "is not a link" if observed.foreign_current == "!" else "does not point to a generation"
+        what = (
+            "is not a link" if observed.foreign_current == "!" else "does not point to a generation"
+        )
         problems.append(
-            FleetError(f"{release.root}/current {what}", hint="move it away; inferbase makes its own")
+            FleetError(
+                f"{release.root}/current {what}", hint="move it away; inferbase makes its own"
+            )
         )
     for path in sorted(release.links):
         if observed.links.get(path) == "!":
@@ -242,9 +245,7 @@ def _problems(release: Release, observed: Observed, steps: list[Step]) -> tuple[
     return tuple(problems)
 
 
-def _port_problems(
-    release: Release, observed: Observed, steps: list[Step]
-) -> list[FleetError]:
+def _port_problems(release: Release, observed: Observed, steps: list[Step]) -> list[FleetError]:
     """Ports that a unit will need and that something else listens on."""
     old = observed.manifest.units if observed.manifest else {}
     freed = {
@@ -252,7 +253,7 @@ def _port_problems(
         for service, state in observed.units.items()
         if state.up and service in old
     }
-    problems = []
+    problems: list[FleetError] = []
     for step in steps:
         if step.action not in {"start", "replace"}:
             continue
@@ -260,7 +261,8 @@ def _port_problems(
         if address is None or address in freed:
             continue
         taken = [
-            ip for ip, port in observed.listeners
+            ip
+            for ip, port in observed.listeners
             if port == address[1] and (ip == address[0] or ip in ANY or address[0] in ANY)
         ]
         if taken:

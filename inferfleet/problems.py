@@ -36,26 +36,32 @@ _SWITCHES = frozenset({"yes", "no", "on", "off", "y", "n"})
 _PRIVATE = frozenset({"secrets", "env"})
 
 
-def problems(error: ValidationError, root: Node, model: type[BaseModel]) -> list[FleetError]:
-    """One FleetError for each place of root that error complains about."""
+def problems(
+    error: ValidationError, root: Node, model: type[BaseModel]
+) -> list[tuple[Path, FleetError]]:
+    """(path, FleetError) for each place of root that error complains about."""
     by_path: dict[Path, list[Any]] = {}
     for detail in error.errors(include_url=False, include_input=False):
         by_path.setdefault(_path(detail["loc"], detail["type"], root), []).append(detail)
     for path in list(by_path):
         # A branch of a union that got further says more than those that refused the shape.
         if any(other[: len(path)] == path for other in by_path if len(other) > len(path)):
-            kept = [detail for detail in by_path[path] if detail["type"] not in _EXPECTED]
-            by_path[path] = kept
-    found: list[FleetError] = []
-    for path, details in by_path.items():
-        found.extend(_explain(path, details, root, model))
-    return found
+            by_path[path] = [detail for detail in by_path[path] if not _is_shape(detail)]
+    return [
+        (path, told)
+        for path, details in by_path.items()
+        for told in _explain(path, details, root, model)
+    ]
 
 
 def problem(root: Node, path: Path, what: str, hint: str = "", *, key: bool = False) -> FleetError:
     """A FleetError about the value (or the key) under path."""
     text = f"{dotted(path)}: {what}" if path else what
     return FleetError(text, hint, root.where(path, key=key), USAGE)
+
+
+def _is_shape(detail: Any) -> bool:
+    return detail["type"] in _EXPECTED or detail["type"] == "literal_error"
 
 
 def _path(loc: tuple[str | int, ...], kind: str, root: Node) -> Path:

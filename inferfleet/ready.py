@@ -60,12 +60,18 @@ def check(base_url: str, unit: Unit, key: Secret | None, timeout: float) -> Read
     headers = {"Authorization": f"Bearer {key.reveal()}"} if key else {}
     asking = "down"
     try:
-        with httpx.Client(base_url=base_url, headers=headers, timeout=5.0, trust_env=False) as client:
+        with httpx.Client(
+            base_url=base_url, headers=headers, timeout=5.0, trust_env=False
+        ) as client:
             answer = client.get(probe.health)
             if answer.status_code in probe.loading:
-                return Readiness(unit.service, "loading", f"{probe.health} answers {answer.status_code}")
+                return Readiness(
+                    unit.service, "loading", f"{probe.health} answers {answer.status_code}"
+                )
             if not answer.is_success:
-                return Readiness(unit.service, "port", f"{probe.health} answers {answer.status_code}")
+                return Readiness(
+                    unit.service, "port", f"{probe.health} answers {answer.status_code}"
+                )
             asking = "http"
             request = token_request(probe)
             if request is None:
@@ -74,7 +80,9 @@ def check(base_url: str, unit: Unit, key: Secret | None, timeout: float) -> Read
             answer = client.post(path, json=body, timeout=timeout)
             if not answer.is_success:
                 return Readiness(
-                    unit.service, "http", f"{path} answers {answer.status_code}: {answer.text[:200]}"
+                    unit.service,
+                    "http",
+                    f"{path} answers {answer.status_code}: {answer.text[:200]}",
                 )
             return _generated(unit.service, path, answer.json())
     except (httpx.TransportError, ValueError) as error:
@@ -213,7 +221,10 @@ def _wait_one(
             return Readiness(trouble[0], "down", trouble[1], seconds)
         if left <= 0:
             return Readiness(
-                unit.service, found.stage, f"not ready after {unit.probe.timeout} s: {found.detail}", seconds
+                unit.service,
+                found.stage,
+                f"not ready after {unit.probe.timeout} s: {found.detail}",
+                seconds,
             )
         time.sleep(POLL_SECONDS)
 

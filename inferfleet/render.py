@@ -13,7 +13,7 @@ from inferfleet import native, stanza
 from inferfleet.errors import USAGE, FleetError
 from inferfleet.escape import env_file, sh_env
 from inferfleet.release import File, Probe, Release, Unit
-from inferfleet.resolve import View, resolve
+from inferfleet.resolve import View, project_name, resolve
 from inferfleet.schema.fleet import Fleet
 from inferfleet.templates import Templates
 from inferfleet.wires import wire
@@ -60,7 +60,7 @@ def render(
     rendering.project(network.model_dump() if network else None)
     return Release(
         machine=name,
-        project=views[0].project if views else "",
+        project=project_name(root),
         root=root,
         files=rendering.files,
         links=rendering.links,

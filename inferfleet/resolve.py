@@ -16,7 +16,6 @@ from inferfleet.schema.kind import Kind, fill, placeholders
 from inferfleet.schema.machine import Machine, Service
 
 LOOPBACK = "127.0.0.1"
-_ANY = {"0.0.0.0": LOOPBACK, "::": "::1"}
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def service_bind(machine: Machine, service: Service) -> str:
 
 
 def service_gpus(fleet: Fleet, machine: Machine, service: Service) -> str | tuple[str, ...]:
-    """The GPUs a service gets: what it asks for, else all of a machine that is known to have any."""
+    """What a service asks for, else all GPUs of a machine whose hardware has any."""
     if isinstance(service.gpus, list):
         return tuple(str(gpu) for gpu in service.gpus) or "none"
     if service.gpus is not None:
@@ -92,11 +91,6 @@ def service_gpus(fleet: Fleet, machine: Machine, service: Service) -> str | tupl
     hardware = fleet.hardware.get(machine.hardware) if machine.hardware else None
     able = fleet.kinds[service.kind].gpu and hardware is not None and hardware.gpu is not None
     return "all" if able else "none"
-
-
-def reach(bind: str) -> str:
-    """The address under which the machine itself reaches a listener."""
-    return _ANY.get(bind, bind)
 
 
 def project_name(root: str) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import getpass
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from inferfleet.connect import absolute_root, open_host
+from inferfleet.connect import open_host
 from inferfleet.errors import FleetError
 from inferfleet.release import Release
-from inferfleet.schema.fleet import Fleet
 from inferfleet.schema.machine import Machine
 from inferfleet.secrets import Redactor, Secret, resolve
 from inferfleet.session import Session
@@ -33,7 +33,7 @@ class Run:
         from inferfleet.paths import find_roots
         from inferfleet.select import select_machines, select_services
 
-        self.fleet = _with_absolute_roots(load_fleet(find_roots(overlay)))
+        self.fleet = load_fleet(find_roots(overlay))
         self.machines = select_machines(self.fleet, list(hosts), list(groups))
         self.services: dict[str, frozenset[str] | None] = {}
         errors: list[FleetError] = []
@@ -50,9 +50,10 @@ class Run:
             raise errors[0]
         if errors:
             self.machines = [n for n in self.machines if self.services[n] is not None]
-        self.redactor = Redactor(())
+        self._seen: list[Secret] = []
+        self._redactor = Redactor(())
         self._password: str | None = None
-        self._asking = threading.Lock()
+        self._asking = threading.RLock()
 
     def machine(self, name: str) -> Machine:
         """The machine file of that name."""
@@ -60,14 +61,14 @@ class Run:
 
     def secrets(self, name: str, lenient: bool = False) -> Mapping[str, Secret]:
         """The machine's secrets; lenient leaves out those that cannot be had now."""
+        machine = self.machine(name)
         found: dict[str, Secret] = {}
-        for key, ref in self.machine(name).secrets.items():
-            try:
-                found.update(resolve(name, {key: ref}))
-            except FleetError:
-                if not lenient:
-                    raise
-        self.redactor = self.redactor.with_secrets(found.values())
+        if not lenient:
+            found = resolve(machine)
+        for key in machine.secrets if lenient else ():
+            with suppress(FleetError):
+                found |= resolve(machine, [key])
+        self._hide(found.values())
         return found
 
     def release(self, name: str, secrets: Mapping[str, Secret]) -> Release:
@@ -75,13 +76,31 @@ class Run:
         from inferfleet.render import render
 
         missing = {key: Secret("") for key in self.machine(name).secrets if key not in secrets}
-        return render(self.fleet, name, {**missing, **secrets})
+        from dataclasses import replace
+        from inferfleet.control import control_file
+        from inferfleet.templates import Templates
+        r = render(self.fleet, name, {**missing, **secrets})
+        return replace(r, files={**r.files, "control": control_file(Templates(self.fleet.template_dirs), r)})
 
     def session(self, name: str, lenient: bool = False) -> Session:
         """A session with one machine; lenient is for tasks that only look or stop."""
-        secrets = self.secrets(name, lenient)
+        machine, secrets = self.machine(name), self.secrets(name, lenient)
         host = open_host(self.fleet.machines, name, self.sudo_password)
-        return Session(host, self.release(name, secrets), self.machine(name).sudo, secrets)
+        modelfiles = {
+            service: entry.modelfile.model_dump(exclude_none=True)
+            for service, entry in machine.services.items()
+            if entry.modelfile is not None
+        }
+        return Session(host, self.release(name, secrets), machine.sudo, secrets, modelfiles)
+
+    def redact(self, text: str) -> str:
+        """The text without any secret that this run has seen."""
+        return self._redactor(text)
+
+    def _hide(self, secrets: Iterable[Secret]) -> None:
+        with self._asking:
+            self._seen.extend(secrets)
+            self._redactor = Redactor(self._seen)
 
     def sudo_password(self) -> str:
         """Asked for once per run, whatever the number of machines."""
@@ -94,18 +113,5 @@ class Run:
                         "sudo asks for a password and there is no terminal to ask on",
                         hint="run this on a terminal, or allow sudo without a password there",
                     ) from None
-                self.redactor = self.redactor.with_secrets([Secret(self._password)])
+                self._hide([Secret(self._password)])
             return self._password
-
-
-def _with_absolute_roots(fleet: Fleet) -> Fleet:
-    """`~/` in the local machine's paths replaced by the home directory."""
-    from dataclasses import replace
-
-    machines = {}
-    for name, machine in fleet.machines.items():
-        update = {"root": absolute_root(machine.root)}
-        if machine.models:
-            update["models"] = absolute_root(machine.models)
-        machines[name] = machine.model_copy(update=update) if machine.local else machine
-    return replace(fleet, machines=machines)

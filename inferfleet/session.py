@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from inferfleet.apply import Outcome, apply
 from inferfleet.archive import pack
@@ -14,7 +15,9 @@ from inferfleet.errors import FleetError
 from inferfleet.events import Event, Listener
 from inferfleet.generations import read_generation
 from inferfleet.host import Host
+from inferfleet.models.need import ModelNeed
 from inferfleet.models.observe import observe_script as models_script
+from inferfleet.models.progress import Progress
 from inferfleet.observed import Observed, parse_observed
 from inferfleet.plan import Goal, Plan, Step, lock_problems, make_plan
 from inferfleet.release import Release, Unit
@@ -40,9 +43,15 @@ class Session:
     """Talks to one machine about one release. Raises FleetError for what the user must know."""
 
     def __init__(
-        self, host: Host, release: Release, sudo: bool, secrets: Mapping[str, Secret]
+        self,
+        host: Host,
+        release: Release,
+        sudo: bool,
+        secrets: Mapping[str, Secret],
+        modelfiles: Mapping[str, Mapping[str, Any]],
     ) -> None:
         self.host, self.release, self.sudo, self.secrets = host, release, sudo, secrets
+        self.modelfiles = modelfiles
 
     def observe(self, release: Release | None = None) -> Observed:
         """One round trip: what is there now."""
@@ -101,7 +110,9 @@ class Session:
         details = parse_details(result.out)
         size = len(pack(release)) if plan.to != plan.source else 0
         again = make_plan(release, observed, goal, reasons(release, plan, details.contents))
-        return Planned(self, release, observed, with_details(again, details, observed, size), details)
+        return Planned(
+            self, release, observed, with_details(again, details, observed, size), details
+        )
 
     def apply(self, planned: Planned, what: str, listener: Listener) -> Outcome:
         """Fetch what is missing, then the transaction; raises the plan's first problem if any."""
@@ -129,35 +140,43 @@ class Session:
 
         for need in plan.fetch:
             ensure(
-                self.host, need, progress=FetchProgress(self.host.name, listener),
+                self.host, need, progress=FetchProgress(self.host.name, listener, need),
                 secrets=self.secrets, sudo=self.sudo,
             )  # fmt: skip
 
+    def ensure_served(self, need: ModelNeed, progress: Progress, update: bool = False) -> bool:
+        """Make the running Ollama of a service have its model; True when something changed."""
+        from inferfleet.models.ollama import ensure_ollama
+
+        unit = self.release.units[need.service]
+        assert unit.address is not None
+        return ensure_ollama(
+            self.host, need, unit.address[1], self.modelfiles.get(need.service),
+            unit.model, progress, update=update,
+        )  # fmt: skip
+
     def _served_models(self, units: list[Unit], listener: Listener) -> str:
         """Models that only a running engine can fetch; "" or what went wrong."""
-        from inferfleet.ollama import ensure_served
-
         started = {unit.service for unit in units}
         for need in self.release.models:
             if need.service in started and need.source.scheme == "ollama":
                 try:
-                    ensure_served(
-                        self.host, self.release, need, FetchProgress(self.host.name, listener)
-                    )
+                    self.ensure_served(need, FetchProgress(self.host.name, listener, need))
                 except FleetError as error:
                     return str(error)
         return ""
 
 
 class FetchProgress:
-    """Model progress as events."""
+    """Model progress as events; a model is called after the service that needs it."""
 
-    def __init__(self, machine: str, listener: Listener) -> None:
+    def __init__(self, machine: str, listener: Listener, need: ModelNeed) -> None:
         self._machine, self._listener = machine, listener
+        self._what = f"the model of {need.service}"
 
     def advance(self, need_key: str, done: int, total: int | None) -> None:
         """done and total count bytes."""
-        self._listener(Event(self._machine, "fetch", need_key, done=done, total=total))
+        self._listener(Event(self._machine, "fetch", self._what, done=done, total=total))
 
     def note(self, text: str) -> None:
         """A line for the reader."""
@@ -167,7 +186,10 @@ class FetchProgress:
 def observe_script(release: Release) -> str:
     """Everything asked in one round trip, also about links that only the wanted release has."""
     script = program(
-        "observe", root=release.root, project=release.project, links="\n".join(sorted(release.links))
+        "observe",
+        root=release.root,
+        project=release.project,
+        links="\n".join(sorted(release.links)),
     )
     needs = [need for need in release.models if need.source.scheme not in {"path", "ollama"}]
     models = models_script(needs) if needs else ""

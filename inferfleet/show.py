@@ -12,6 +12,8 @@ from typing import Any, TextIO
 from inferfleet.events import Event
 
 FETCH_SECONDS = 2.0
+# The steps worth a line; the others take milliseconds.
+STEPS = {"upload": "uploading the release", "start": "starting services", "revert": "rolling back"}
 
 
 def say(text: str, redact: Callable[[str], str] = str, stream: TextIO | None = None) -> None:
@@ -72,12 +74,12 @@ class Reporter:
         with self._lock:
             if event.kind == "fetch":
                 self._fetch(event)
-            elif event.kind == "log":
-                say(f"{who}:   {event.text}", self._redact)
             elif event.kind == "step":
-                say(f"{who}: {event.text}", self._redact)
+                if event.text in STEPS:
+                    say(f"{who}: {STEPS[event.text]}", self._redact)
             else:
-                say(f"{who}: {event.text}", self._redact)
+                indent = "  " if event.kind == "log" else ""
+                say(f"{who}: {indent}{event.text}", self._redact)
 
     def _fetch(self, event: Event) -> None:
         key, now = (event.machine, event.text), time.monotonic()

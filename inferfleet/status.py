@@ -35,7 +35,9 @@ def status_rows(session: Session, services: frozenset[str] | None) -> list[dict[
                 "machine": session.host.name,
                 "service": service,
                 "state": state.state if state else "absent",
-                "address": f"{unit.address[0]}:{unit.address[1]}" if unit and unit.address else None,
+                "address": f"{unit.address[0]}:{unit.address[1]}"
+                if unit and unit.address
+                else None,
                 "generation": observed.current,
                 "detail": "; ".join(notes),
             }

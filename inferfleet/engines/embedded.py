@@ -121,6 +121,7 @@ def parser() -> argparse.ArgumentParser:
     add("api-key-file", help="a file with one key a line; $LLAMA_API_KEY is a key as well")
     add("chat-template-file")
     add("flash-attn", type=_flash)
+    add("die-with-parent", action="store_true", help="leave when the starting process ends")
     for name, (_, read) in VALUES.items():
         add(name, type=read)
     for name in FLAGS:
@@ -163,17 +164,22 @@ def _set(target: Any, path: str, value: object) -> None:
 
 
 def _die_with_parent() -> None:
-    """Where the supervisor is killed, the kernel kills this process."""
+    """Linux: when the supervisor is killed, the kernel kills this process."""
     parent = os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
     if os.getppid() != parent:  # it died before the kernel knew
         raise SystemExit(1)
 
 
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    # The library's threads would hold up Python's own way out.
+    os._exit(0)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT."""
     arguments = parser().parse_args(argv)
-    if sys.platform == "linux":
+    if arguments.die_with_parent:
         _die_with_parent()
     try:
         import xllamacpp
@@ -188,17 +194,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"embedded: there is no model file {arguments.model}", file=sys.stderr)
         return USAGE
 
-    def leave(number: int, frame: FrameType | None) -> None:
-        # The library's threads do not wait for Python's own shutdown, which can take long.
-        os._exit(0)
-
-    signal.signal(signal.SIGTERM, leave)
-    signal.signal(signal.SIGINT, leave)
+    # Until the model is loaded a signal ends the process at once, as it should.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         server = xllamacpp.Server(params(arguments, xllamacpp))
     except (OSError, RuntimeError, ValueError, TypeError) as error:
         print(f"embedded: {error}", file=sys.stderr)
         return 1
+    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGINT, _leave)
     print(f"embedded: listening on {server.listening_address}", file=sys.stderr, flush=True)
     while True:
         signal.pause()

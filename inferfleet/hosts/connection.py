@@ -28,6 +28,9 @@ CIPHERS = (
     "aes256-ctr",
 )
 
+# paramiko's threads log what they raise; without a handler Python would print it.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
 
 class Wire(socket.socket):
     """A TCP socket that acknowledges at once, where the system (Linux) can do so.
@@ -78,8 +81,9 @@ class StrictConnection(fabric.Connection):  # type: ignore[misc]
         self.client = SSHClient()
         self.client.set_missing_host_key_policy(self.policy)
         self.login = login
+        self._proxy: subprocess.Popen[bytes] | None = None
         self.connect_kwargs = {
-            "timeout": login.timeout,
+            "timeout": 3 * login.timeout,  # of the steps below together
             "banner_timeout": login.timeout,
             "channel_timeout": login.timeout,
             "transport_factory": self._transport,
@@ -94,7 +98,9 @@ class StrictConnection(fabric.Connection):  # type: ignore[misc]
         """Connect, verify, log in; FleetError says what went wrong where."""
         login = self.login
         try:
-            if not self.gateway:
+            if login.proxy_command:
+                self.connect_kwargs["sock"], self._proxy = _proxy(login.proxy_command)
+            elif not self.gateway:
                 self.connect_kwargs["sock"] = _socket(login)
             super().open()
         except FleetError:
@@ -107,6 +113,10 @@ class StrictConnection(fabric.Connection):  # type: ignore[misc]
     def close(self) -> None:
         """Close this connection and the hops that carry it."""
         super().close()
+        if self._proxy is not None:
+            self._proxy.terminate()
+            self._proxy.wait()
+            self._proxy = None
         if self.gateway:
             self.gateway.close()
 
@@ -121,7 +131,6 @@ class StrictConnection(fabric.Connection):  # type: ignore[misc]
 
 def chain(logins: tuple[Login, ...]) -> StrictConnection:
     """The connection to the last login through all before it, not yet open."""
-    logging.getLogger("paramiko").addHandler(logging.NullHandler())
     connection: StrictConnection | None = None
     jumps: list[str] = []
     for login in logins:
@@ -132,15 +141,19 @@ def chain(logins: tuple[Login, ...]) -> StrictConnection:
     return connection
 
 
+def _proxy(command: str) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """A ProxyCommand of ssh_config, and the socket that is its input and output."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        end = theirs.fileno()
+        process = subprocess.Popen(
+            f"exec {command}", shell=True, stdin=end, stdout=end, start_new_session=True
+        )
+    return ours, process
+
+
 def _socket(login: Login) -> socket.socket:
-    """A TCP connection that sends at once and notices a dead peer, or a ProxyCommand's end."""
-    if login.proxy_command:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            end = theirs.fileno()
-            command = f"exec {login.proxy_command}"
-            subprocess.Popen(command, shell=True, stdin=end, stdout=end, start_new_session=True)
-        return ours
+    """A TCP connection that sends at once and notices a dead peer."""
     plain = socket.create_connection((login.host, login.port), timeout=login.timeout)
     sock = Wire(fileno=plain.detach())
     sock.settimeout(login.timeout)
@@ -164,7 +177,7 @@ def _explained(login: Login, error: Exception, through_hop: bool) -> FleetError:
             f"the name {login.host} cannot be resolved: {error.strerror}",
             "check address in the machine file and HostName in ssh_config",
         )
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError) or isinstance(error.__context__, TimeoutError):
         return FleetError(
             f"{address} does not answer within {login.timeout:g} s",
             "is the machine on, and does a firewall let the port through?",

@@ -26,9 +26,9 @@ class Peer(Protocol):
     def close(self) -> None: ...
 
 
-def dial(port: int) -> socket.socket:
-    """Connect to 127.0.0.1:port of this machine; raises OSError."""
-    return socket.create_connection(("127.0.0.1", port), timeout=None)
+def dial(address: str, port: int) -> socket.socket:
+    """Connect to address:port from this machine; raises OSError."""
+    return socket.create_connection((address, port), timeout=None)
 
 
 @contextmanager

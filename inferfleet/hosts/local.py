@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import IO
 
 from inferfleet.errors import FleetError
 from inferfleet.hosts import shell
@@ -17,6 +18,8 @@ from inferfleet.hosts.program import Program
 CHUNK = 1 << 16
 # A watched script gets five seconds after its end was asked for; see shell.watched.
 GRACE_SECONDS = 6.0
+# Addresses a service listens on that is reached at 127.0.0.1.
+LOOPBACK = ("127.0.0.1", "localhost", "0.0.0.0")
 
 
 class LocalHost(ScriptHost):
@@ -44,14 +47,14 @@ class LocalHost(ScriptHost):
                 continue  # the terminal has sent it to the script too, which decides
 
     @contextmanager
-    def forward(self, port: int, local_port: int = 0) -> Iterator[int]:
-        """Yield port itself, or relay local_port to it when that is another one."""
-        if local_port in (0, port):
+    def forward(self, port: int, local_port: int = 0, address: str = "127.0.0.1") -> Iterator[int]:
+        """Yield port itself where 127.0.0.1 has it; else relay local_port to address:port."""
+        if local_port in (0, port) and address in LOOPBACK:
             yield port
             return
 
         def connect() -> Peer:
-            return dial(port)
+            return dial(address, port)
 
         with relay(connect, local_port) as bound:
             yield bound
@@ -90,10 +93,10 @@ class LocalProgram:
         self._in.close()
 
     def read_out(self) -> bytes:
-        return os.read(self._out.fileno(), CHUNK)
+        return _read(self._out)
 
     def read_err(self) -> bytes:
-        return os.read(self._err.fileno(), CHUNK)
+        return _read(self._err)
 
     def wait(self, timeout: float | None) -> int:
         try:
@@ -112,6 +115,13 @@ class LocalProgram:
             os.killpg(self._process.pid, signal.SIGKILL)
         with suppress(subprocess.TimeoutExpired):  # root's processes are beyond our signals
             self._process.wait(1.0)
+
+
+def _read(pipe: IO[bytes]) -> bytes:
+    data = os.read(pipe.fileno(), CHUNK)
+    if not data:
+        pipe.close()
+    return data
 
 
 def _status(code: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -10,7 +11,7 @@ from paramiko import Channel
 from paramiko.ssh_exception import ChannelException, SSHException
 
 from inferfleet.errors import FleetError
-from inferfleet.hosts import config, shell, terminal
+from inferfleet.hosts import config, configfile, shell, terminal
 from inferfleet.hosts.base import ScriptHost
 from inferfleet.hosts.connection import StrictConnection, chain
 from inferfleet.hosts.forward import Peer, relay
@@ -19,6 +20,8 @@ from inferfleet.hosts.program import Program
 CHUNK = 1 << 16
 # ssh(1): exit status when the remote shell was ended by a signal.
 SIGNALLED = 255
+# How soon a session that was refused is asked for again.
+BUSY_SECONDS = 0.05
 
 
 class SshHost(ScriptHost):
@@ -76,14 +79,14 @@ class SshHost(ScriptHost):
         return SshProgram(self.name, connection, channel).wait(None)
 
     @contextmanager
-    def forward(self, port: int, local_port: int = 0) -> Iterator[int]:
-        """Carry connections to 127.0.0.1:local_port to 127.0.0.1:port of the machine."""
+    def forward(self, port: int, local_port: int = 0, address: str = "127.0.0.1") -> Iterator[int]:
+        """Carry connections from 127.0.0.1:local_port to address:port as the machine sees it."""
         self._connected()
 
         def connect() -> Peer:
             transport = self._connected().transport
             try:
-                peer = transport.open_channel("direct-tcpip", ("127.0.0.1", port), ("127.0.0.1", 0))
+                peer = transport.open_channel("direct-tcpip", (address, port), ("127.0.0.1", 0))
             except (SSHException, FleetError) as error:
                 raise ConnectionError(str(error)) from None
             channel: Peer = peer
@@ -105,7 +108,7 @@ class SshHost(ScriptHost):
                     self._connection.close()
                 logins = config.route(
                     self._target,
-                    config.load(self._ssh_config),
+                    configfile.load(self._ssh_config),
                     self._overrides,
                     jump=self._jump,
                     identity=self._identity,
@@ -120,13 +123,21 @@ class SshHost(ScriptHost):
             return self._connection
 
     def _channel(self, connection: StrictConnection) -> Channel:
-        try:
-            channel: Channel = connection.transport.open_session()
-        except ChannelException as error:
-            raise FleetError(f"{self.name} opens no more sessions: {error.text}") from None
-        except (SSHException, EOFError, OSError):
-            raise _lost(self.name) from None
-        return channel
+        """A new session; sshd allows ten at once (MaxSessions), so one may have to wait."""
+        deadline = time.monotonic() + self._overrides.timeout
+        while True:
+            try:
+                channel: Channel = connection.transport.open_session()
+                return channel
+            except ChannelException as error:
+                if time.monotonic() > deadline:
+                    raise FleetError(
+                        f"{self.name} opens no more sessions: {error.text}",
+                        "raise MaxSessions in its sshd_config, or do less at once",
+                    ) from None
+                time.sleep(BUSY_SECONDS)
+            except (SSHException, EOFError, OSError):
+                raise _lost(self.name) from None
 
     def _execute(self, channel: Channel, line: str) -> None:
         try:

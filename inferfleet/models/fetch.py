@@ -152,12 +152,13 @@ def _place(
     files = [_stamped(transfer, file) for file in contents.files]
     if not store.switch():
         raise FleetError(f"{store.machine}: {need.directory} was made by another program")
+    # Before the stamp: a model without one is looked at again, so nothing is left for good.
+    store.prune()
     when = datetime.now(UTC).isoformat(timespec="seconds")
     stamp = Stamp(source_text(need.source), contents.revision, name, tuple(files), when)
     path = stamp_path(need)
     directory, _, last = path.rpartition("/")
     store.write(directory, last, stamp.to_json().encode() + b"\n")
-    store.prune()
     return True
 
 

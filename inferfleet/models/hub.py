@@ -39,7 +39,8 @@ def hub_contents(need: ModelNeed, token: str) -> Contents:
             check_member(name)
         except ValueError as error:
             raise FleetError(
-                f"model {subject}: the repository has an unusable file name: {error}"
+                f"model {subject}: the repository has an unusable file name: {error}",
+                "choose files that leave it out, or another repository",
             ) from None
         sibling = siblings[name]
         sha256 = sibling.lfs.sha256 if sibling.lfs else None

@@ -41,8 +41,7 @@ class Transfer:
         if file.path in self._sizes and file.size in (None, self._sizes[file.path]):
             # It has its name, so it was checked; its digest is read again for the stamp.
             size = self._sizes[file.path]
-            self._advance(size)
-            self._done += size
+            self._finished(size)
             return size, self._store.sha256_kept(file.path)
         have = self._sizes.get(f"{file.path}.part", 0)
         if file.size is not None and have > file.size:
@@ -64,7 +63,7 @@ class Transfer:
                 self._store.drop(file.path)
                 raise
         self._store.keep(file.path)
-        self._done += size
+        self._finished(size)
         return size, digest
 
     def _fill(self, file: WantedFile, have: int) -> int:
@@ -122,8 +121,10 @@ class Transfer:
             self._store.drop(file.path)
             return "the server cannot continue a download; it begins anew"
         origin = file.origin
-        if 400 <= error.http < 500 and isinstance(origin, Web) and not origin.hub:
-            raise status_error(origin, error.http)
+        if 400 <= error.http < 500 and isinstance(origin, Web):
+            origin.head()  # tells a refusal from an address that has expired meanwhile
+            if not origin.hub:
+                raise status_error(origin, error.http)
         if self._store.tool == "wget":
             self._pull = False
         return error.words.strip() or f"the download ended with status {error.status}"
@@ -158,6 +159,10 @@ class Transfer:
             f"model {self._subject}: {file.path} cannot be downloaded: {why}",
             "check the network of this machine and the address of the source",
         )
+
+    def _finished(self, size: int) -> None:
+        self._done += size
+        self._advance(0)
 
     def _advance(self, of_file: int) -> None:
         self._progress.advance(self._store.need.key, self._done + of_file, self._total)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -140,7 +141,23 @@ def _send(client: httpx.Client, method: str, url: str, headers: dict[str, str]) 
 
 
 def _chunks(response: httpx.Response) -> Iterator[bytes]:
-    yield from response.iter_raw(CHUNK)
+    """The body in pieces of CHUNK or one second; what came before a cut is not lost."""
+    import httpx
+
+    held, since = bytearray(), time.monotonic()
+    try:
+        for piece in response.iter_raw():
+            held += piece
+            if len(held) >= CHUNK or time.monotonic() - since > 1:
+                yield bytes(held)
+                held.clear()
+                since = time.monotonic()
+    except httpx.HTTPError as error:
+        if held:
+            yield bytes(held)
+        raise UnreachableError(_reason(str(response.url), error)) from None
+    if held:
+        yield bytes(held)
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

@@ -19,18 +19,8 @@ Api = Literal["openai", "ollama", "web", "http"]
 Format = Literal["gguf", "hf", "ollama"]
 
 PLACEHOLDERS = frozenset(
-    [
-        "model",
-        "served-name",
-        "bind",
-        "port",
-        "container-port",
-        "cache",
-        "program",
-        "python",
-        "embedded",
-        "modelfile",
-    ]
+    ("model", "served-name", "bind", "port", "container-port", "cache", "program", "python")
+    + ("embedded", "modelfile")
 )
 OPTIONS = "{options}"
 _PLACEHOLDER = re.compile(r"\{([a-z-]+)\}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from invoke.collection import Collection
 
-from inferfleet.paths import CHECKOUT
 from inferfleet.tasks import change, inventory, look, models
 
 ns = Collection(
-    CHECKOUT.name,
+    Path(__file__).resolve().parents[2].name,
     change.up,
     change.down,
     change.restart,

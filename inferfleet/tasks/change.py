@@ -1,4 +1,4 @@
-"""Tasks that change machines: up, down, restart, plan, apply, rollback; and render, which never connects."""
+"""Tasks that change machines, and those that show what would change: plan and render."""
 
 from __future__ import annotations
 
@@ -218,9 +218,10 @@ def _show_plans(run: Run, answers: list[Answer[Planned]], to_stdout: bool) -> No
             report(answer.error)
         elif answer.value:
             planned = answer.value
-            lines = plan_lines(planned.plan, planned.release, planned.details.contents)
+            contents = planned.details.contents
+            lines = plan_lines(planned.plan, planned.release, contents, brief=not to_stdout)
             say("\n".join([f"{answer.machine}:", *(f"  {line}" for line in lines)]),
-                run.redactor, stream)  # fmt: skip
+                run.redact, stream)  # fmt: skip
 
 
 def _carry_out(
@@ -242,7 +243,7 @@ def _carry_out(
     if changing and not yes and not _confirmed(run, changing):
         report(FleetError("nothing was changed", hint="answer y, or give --yes"))
         return FAILED
-    reporter = Reporter(run.redactor)
+    reporter = Reporter(run.redact)
     done = on_each(changing, lambda name: ready[name].talk.apply(ready[name], what, reporter))
     outcomes = {a.machine: a for a in done}
     rows = [_row(answer, outcomes.get(answer.machine)) for answer in answers]
@@ -293,12 +294,12 @@ def _row(planned: Answer[Planned], outcome: Answer[Outcome] | None) -> dict[str,
 def _show_failure(run: Run, outcome: Outcome) -> None:
     from inferfleet.show import say
 
-    report(FleetError(f"{outcome.machine}: {run.redactor(outcome.failure)}"))
+    report(FleetError(f"{outcome.machine}: {run.redact(outcome.failure)}"))
     if outcome.logs:
-        say("last lines of its log:", run.redactor)
-        say("\n".join(f"  {line}" for line in outcome.logs), run.redactor)
+        say("last lines of its log:", run.redact)
+        say("\n".join(f"  {line}" for line in outcome.logs), run.redact)
     for note in outcome.notes:
-        say(f"note: {note}", run.redactor)
+        say(f"note: {note}", run.redact)
 
 
 def _sum_up(run: Run, rows: list[dict[str, Any]], what: str, form: str) -> None:

@@ -66,7 +66,10 @@ def health(
 
 
 @verb(
-    help={"follow": "keep printing new lines until interrupted", "lines": "last lines to begin with"},
+    help={
+        "follow": "keep printing new lines until interrupted",
+        "lines": "last lines to begin with",
+    },
     shorts={"follow": "f"},
 )
 def logs(

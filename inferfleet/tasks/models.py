@@ -29,7 +29,7 @@ def update_models(
     from inferfleet.update import model_rows, update
 
     run = Run(overlay(c), host or (), group or (), service or ())
-    reporter = Reporter(run.redactor)
+    reporter = Reporter(run.redact)
     answers = on_each(
         run.machines,
         lambda name: (model_rows if check else update)(

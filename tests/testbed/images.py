@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -18,7 +19,6 @@ from pathlib import Path
 from testbed import compose, debian
 from testbed.shell import CommandError, cache_dir, run
 
-LLAMA = "ghcr.io/ggml-org/llama.cpp:server"
 MACHINE_SUITE = "bookworm"
 MACHINE_PACKAGES = [
     "ca-certificates",
@@ -38,8 +38,20 @@ MACHINE_PACKAGES = [
 LLAMA_SUITE = "sid"
 LLAMA_PACKAGES = ["coreutils", "curl", "dash", "llama.cpp-tools"]
 _HERE = Path(__file__).parent
+_KIND = _HERE.parents[1] / "services" / "llama-cpp.yaml"
 # Part of every key: raise it when this module builds an image in another way.
 _REVISION = "1"
+
+
+def _llama_reference() -> str:
+    """Return the image that services/llama-cpp.yaml names; no YAML parser is at hand here."""
+    found = re.search(r"^\s+image:\s*(\S+)", _KIND.read_text(), re.M)
+    if found is None:
+        raise RuntimeError(f"{_KIND} names no image")
+    return found[1].strip("\"'")
+
+
+LLAMA = _llama_reference()
 
 
 def _recipe_hash(*parts: str | Path) -> str:

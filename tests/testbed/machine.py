@@ -25,6 +25,18 @@ class Result(NamedTuple):
     out: str
 
 
+def _result(argv: list[str], stdin: bytes, timeout_s: float) -> Result:
+    done = subprocess.run(
+        argv,
+        input=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=timeout_s,
+        check=False,
+    )
+    return Result(done.returncode, done.stdout.decode(errors="replace"))
+
+
 @dataclass
 class TestMachine:
     """A Debian machine with systemd, sshd and Docker, and no Python.
@@ -66,13 +78,15 @@ class TestMachine:
         public = (self.identity / "ssh_host_ed25519_key.pub").read_text()
         return " ".join(public.split()[:2])
 
-    def run(self, command: str, *, user: str = "root", stdin: bytes = b"") -> Result:
-        """Run a command line with sh in the machine, past the network and sshd."""
+    def run(
+        self, command: str, *, user: str = "root", stdin: bytes = b"", timeout_s: float = 120
+    ) -> Result:
+        """Run a command line with sh in the machine, past the network and sshd.
+
+        Raises subprocess.TimeoutExpired after timeout_s seconds.
+        """
         argv = ["docker", "exec", "-i", "-u", user, self.container, "sh", "-c", command]
-        done = subprocess.run(
-            argv, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-        )
-        return Result(done.returncode, done.stdout.decode(errors="replace"))
+        return _result(argv, stdin, timeout_s)
 
     def check(self, command: str, *, user: str = "root", stdin: bytes = b"") -> str:
         """Run a command line and return its output; raise CommandError if it fails."""
@@ -81,14 +95,21 @@ class TestMachine:
             raise CommandError(f"{self.name}: {command}: exit code {done.rc}\n{done.out}")
         return done.out
 
-    def ssh(self, command: str, *, user: str | None = None, stdin: bytes = b"") -> Result:
-        """Run a command line through the ssh binary with strict host key checking."""
+    def ssh(
+        self,
+        command: str,
+        *,
+        user: str | None = None,
+        stdin: bytes = b"",
+        timeout_s: float = 120,
+    ) -> Result:
+        """Run a command line through the ssh binary with strict host key checking.
+
+        Raises subprocess.TimeoutExpired after timeout_s seconds.
+        """
         argv = ["ssh", "-F", str(self.ssh_config), "-o", "BatchMode=yes"]
         argv += ["-l", user or self.user, self.name, command]
-        done = subprocess.run(
-            argv, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-        )
-        return Result(done.returncode, done.stdout.decode(errors="replace"))
+        return _result(argv, stdin, timeout_s)
 
     def read(self, path: str) -> str:
         """Return the text of a file in the machine."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from testbed import images
@@ -70,51 +71,54 @@ class Testbed:
         self, name: str | None = None, *, tmpfs: dict[str, int] | None = None
     ) -> TestMachine:
         """Return a new machine that is up; tmpfs maps paths to the MiB of a disk mounted there."""
-        made = self._create(name, tmpfs or {})
-        made.wait_up()
-        return made
+        return self._boot([self._reserve(name)], tmpfs)[0]
 
     def make(self, count: int, *, tmpfs: dict[str, int] | None = None) -> list[TestMachine]:
         """Return count new machines that are up, booted at the same time."""
-        made = [self._create(None, tmpfs or {}) for _ in range(count)]
-        for machine in made:
-            machine.wait_up()
-        return made
+        return self._boot([self._reserve(None) for _ in range(count)], tmpfs)
 
-    def _create(self, name: str | None, tmpfs: dict[str, int]) -> TestMachine:
-        name = name or f"m{self._made + 1}"
+    def _reserve(self, name: str | None) -> TestMachine:
+        """Give a machine its name, address and host key; nothing runs yet."""
+        self._made += 1
+        name = name or f"m{self._made}"
         if name in self.machines:
             raise ValueError(f"this session has a machine {name} already")
-        self._made += 1
-        address = self._free_address()
         container = f"{self.network}-{name}"
         identity = self.folder / "identity" / container
         identity.mkdir(parents=True)
         _keygen(identity / "ssh_host_ed25519_key")
         shutil.copyfile(self.home / ".ssh" / "id_ed25519.pub", identity / "authorized_keys")
+        made = TestMachine(name, self._free_address(), container, self.home, identity)
+        self.machines[name] = made
+        self._write_client_files()
+        return made
+
+    def _boot(self, machines: list[TestMachine], tmpfs: dict[str, int] | None) -> list[TestMachine]:
         (cache_dir() / "models").mkdir(exist_ok=True)
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            list(pool.map(lambda machine: self._boot_one(machine, tmpfs or {}), machines))
+        return machines
+
+    def _boot_one(self, machine: TestMachine, tmpfs: dict[str, int]) -> None:
         disks = [
             word
             for path, size in tmpfs.items()
             for word in ("--tmpfs", f"{path}:exec,size={size}m,mode=755,uid=1000,gid=1000")
         ]
         run(
-            "docker", "run", "--detach", "--name", container, "--hostname", name,
+            "docker", "run", "--detach", "--name", machine.container, "--hostname", machine.name,
             "--label", f"{LABEL}={os.getpid()}", "--restart", "always",
-            "--network", self.network, "--ip", address, "--cgroupns", "host",
+            "--network", self.network, "--ip", machine.address, "--cgroupns", "host",
             "--cap-add", "ALL", "--cap-drop", "SYS_RESOURCE",
             "--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined",
             "--security-opt", "systempaths=unconfined", "--stop-signal", "SIGRTMIN+3",
             "--tmpfs", "/run:exec", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec", *disks,
             "--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw", "--volume", "/var/lib/docker",
-            "--volume", f"{identity}:/srv/testbed/identity:ro",
+            "--volume", f"{machine.identity}:/srv/testbed/identity:ro",
             "--volume", f"{cache_dir() / 'models'}:/srv/testbed/models:ro",
             self._image,
         )  # fmt: skip
-        made = TestMachine(name, address, container, self.home, identity)
-        self.machines[name] = made
-        self._write_client_files()
-        return made
+        machine.wait_up()
 
     def proxy(self, machine: TestMachine, *, latency_s: float = 0.0) -> Proxy:
         """Return a running proxy in front of a machine's sshd.
@@ -145,7 +149,8 @@ class Testbed:
 
     def destroy(self, machine: TestMachine) -> None:
         """Remove a machine, its disks and its entries in the ssh client files."""
-        run("docker", "rm", "-fv", machine.container)
+        if run("docker", "ps", "-aq", "--filter", f"name=^{machine.container}$").strip():
+            run("docker", "rm", "-fv", machine.container)
         shutil.rmtree(machine.identity)
         del self.machines[machine.name]
         self._aliases = {k: v for k, v in self._aliases.items() if v[2] != machine.name}

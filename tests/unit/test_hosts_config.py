@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from inferfleet.errors import FleetError
-from inferfleet.hosts.config import Login, Overrides, Target, load, route
+from inferfleet.hosts.config import Login, Overrides, Target, route
+from inferfleet.hosts.configfile import load
 
 ME = getpass.getuser()
 
@@ -164,7 +165,7 @@ def test_parsed_once_until_changed(home: Path) -> None:
 @pytest.mark.skipif(shutil.which("ssh") is None, reason="openssh-client is not installed")
 def test_same_answers_as_openssh(home: Path) -> None:
     text = (
-        "Host m? !m9\n HostName %h.lan\n Port 2022\nMatch host m1.lan\n User matched\n"
+        "Host m? !m9\n HostName %h.lan\n Port 2022\nMatch originalhost m1\n User matched\n"
         "Host *\n User everyone\n UserKnownHostsFile /a /b\n IdentityFile /k1\n"
     )
     for name in ("m1", "m2", "m9", "other"):

@@ -91,7 +91,7 @@ def test_changed_file_is_read_again(tmp_path: Path) -> None:
 
 def test_unreadable_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "known").mkdir()
-    with pytest.raises(FleetError, match="cannot read .*known"):
+    with pytest.raises(FleetError, match=r"cannot read .*known"):
         keys.known_keys(Login("m1", 22, "me", "m1", (str(tmp_path / "known"),)))
 
 

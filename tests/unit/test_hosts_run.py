@@ -119,8 +119,8 @@ def test_many_threads_on_one_host(host: Host) -> None:
     def one(number: int) -> str:
         return host.run(f"cat; echo {number}", input=b"n").out
 
-    with ThreadPoolExecutor(6) as pool:
-        assert list(pool.map(one, range(12))) == [f"n{number}\n" for number in range(12)]
+    with ThreadPoolExecutor(14) as pool:  # more than sshd allows at once
+        assert list(pool.map(one, range(14))) == [f"n{number}\n" for number in range(14)]
 
 
 def test_conversation(host: Host) -> None:
@@ -202,6 +202,19 @@ def test_forward_carries_http(host: Host, web: int) -> None:
         assert list(pool.map(get, paths)) == [path.encode() * 50_000 for path in paths]
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", port), timeout=5)
+
+
+def test_forward_to_another_address(host: Host) -> None:
+    with socket.create_server(("127.0.0.2", 0)) as listener:
+        with host.forward(listener.getsockname()[1], address="127.0.0.2") as port:
+            near = socket.create_connection(("127.0.0.1", port), timeout=30)
+            far, _ = listener.accept()
+            near.sendall(b"x")
+            assert far.recv(1) == b"x"
+            far.sendall(b"y")
+            assert near.recv(1) == b"y"
+        near.close()
+        far.close()
 
 
 def test_forward_hands_on_the_end_of_one_direction(host: Host) -> None:

@@ -114,8 +114,10 @@ REFUSED = [
     ("a: b\nc: x\0y\n", "f:2:5: holds the character U+0000, which YAML text cannot hold"),
     (
         "a: x\u2028y\n",
-        "f:1:5: holds the character U+2028, which YAML text cannot hold\n"
-        'hint: write it as an escape in double quotes, such as "\\u2028"',
+        (
+            "f:1:5: holds the character U+2028, which YAML text cannot hold\n"
+            'hint: write it as an escape in double quotes, such as "\\u2028"'
+        ),
     ),
     ('a:\n  - "x\\0y"\n', "f:2:5: holds a NUL or half a character, which no text can hold"),
 ]

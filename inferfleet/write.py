@@ -1,0 +1,89 @@
+"""A release as plain files in a folder here: what `render --out DIR` leaves. Writes this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from inferfleet.errors import USAGE, FleetError
+from inferfleet.release import File, Release
+
+# Which files of the folder are ours: path -> sha256 of what was written.
+LIST = ".inferbase-files.json"
+
+
+def write_release(release: Release, out: Path) -> list[Path]:
+    """Write every file of the release below out and return the paths, in order.
+
+    What an earlier call wrote is replaced, or removed when it is no longer part of the
+    release. Raises FleetError before anything is written when a file there is not ours, was
+    changed by hand, or is reached through a link.
+    """
+    ours = _read_list(out)
+    content = {**release.files, "LINKS": _links(release)} if release.links else release.files
+    for path in {*content, *ours}:
+        _check(out, path, ours.get(path))
+    gone = [path for path in ours if path not in content]
+    for path in gone:
+        (out / path).unlink(missing_ok=True)
+    _put(out / LIST, json.dumps({path: file.sha256 for path, file in content.items()}, indent=1))
+    written = []
+    for path, file in sorted(content.items()):
+        target = out / path
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        _put(target, file.content, file.mode)
+        written.append(target)
+    return written
+
+
+def _links(release: Release) -> File:
+    """The links that installing would make, as commands to read or run."""
+    lines = [
+        f"{path} -> {release.root}/current/{target}" for path, target in release.links.items()
+    ]
+    return File(("\n".join(sorted(lines)) + "\n").encode())
+
+
+def _read_list(out: Path) -> dict[str, str]:
+    try:
+        found = json.loads((out / LIST).read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise FleetError(
+            f"{out / LIST} cannot be read: {error}", "render into another folder", code=USAGE
+        ) from None
+    if not isinstance(found, dict):
+        raise FleetError(f"{out / LIST} is not a list of files", "render into another folder")
+    safe = {path: sha for path, sha in found.items() if ".." not in Path(path).parts}
+    return {path: sha for path, sha in safe.items() if not Path(path).is_absolute()}
+
+
+def _check(out: Path, path: str, sha256: str | None) -> None:
+    target = out / path
+    for parent in (target, *target.parents):
+        if parent == out:
+            break
+        if parent.is_symlink():
+            raise FleetError(f"{parent} is a link", "render into another folder", code=USAGE)
+    if not target.exists():
+        return
+    if not target.is_file() or sha256 is None or File(target.read_bytes()).sha256 != sha256:
+        raise FleetError(
+            f"{target} is not as inferbase wrote it, so it is left alone",
+            "move it away, or render into another folder",
+            code=USAGE,
+        )
+
+
+def _put(target: Path, content: str | bytes, mode: int = 0o644) -> None:
+    """Mode before content, and never through a link."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    new = target.with_name(f".{target.name}.new")
+    new.unlink(missing_ok=True)
+    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    with os.fdopen(handle, "wb") as file:
+        os.fchmod(file.fileno(), mode)
+        file.write(content.encode() if isinstance(content, str) else content)
+    new.replace(target)
