@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from os.path import expanduser
 from pathlib import Path
 
 from inferfleet.errors import USAGE, FleetError
@@ -35,8 +36,10 @@ def endpoints(fleet: Fleet, machine: str) -> list[Endpoint]:
 
     found = []
     entry = fleet.machines[machine]
+    root = expanduser(entry.root)
+    models = expanduser(entry.models) if entry.models else f"{root}/models"
     for name in entry.services:
-        view = resolve(fleet, entry, name, entry.root, entry.models or f"{entry.root}/models")
+        view = resolve(fleet, entry, name, root, models)
         if view.port is None:
             continue
         loopback = view.bind.startswith("127.") or view.bind == "::1"

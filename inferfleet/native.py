@@ -84,7 +84,7 @@ def process(view: View, python: str | None, embedded: str) -> dict[str, Any]:
     return {
         "command": build(_command(view, kind, python), values, view.options),
         "environment": view.environment(kind.environment, values, _devices(view)),
-        "env_file": f"{view.root}/current/{env_path(view)}" if view.secrets else None,
+        "env_file": env_path(view) if view.secrets else None,
         "state": f"{view.root}/.inferbase/run/{view.name}",
         "unit": view.unit,
     }

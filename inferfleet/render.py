@@ -17,9 +17,12 @@ from inferfleet.resolve import View, project_name, resolve
 from inferfleet.schema.fleet import Fleet
 from inferfleet.templates import Templates
 from inferfleet.wires import wire
+from inferfleet.write import write_release
 
 if TYPE_CHECKING:
     from inferfleet.secrets import Secret
+
+__all__ = ["render", "write_release"]
 
 UNIT_DIRECTORY = "/etc/systemd/system"
 EMBEDDED = str(Path(__file__).resolve().parent / "engines" / "embedded.py")

@@ -1,4 +1,4 @@
-"""A release as plain files in a folder here: what `render --out DIR` leaves. Writes this machine."""
+"""A release as plain files in a folder of this machine: what `render --out DIR` leaves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from inferfleet.errors import USAGE, FleetError
 from inferfleet.release import File, Release
 
-# Which files of the folder are ours: path -> sha256 of what was written.
+# Which files of the folder are ours: path -> sha256 of what was, or is being, written.
 LIST = ".inferbase-files.json"
 
 
@@ -24,28 +24,32 @@ def write_release(release: Release, out: Path) -> list[Path]:
     content = {**release.files, "LINKS": _links(release)} if release.links else release.files
     for path in {*content, *ours}:
         _check(out, path, ours.get(path))
-    gone = [path for path in ours if path not in content]
-    for path in gone:
+    new = {path: [file.sha256] for path, file in content.items()}
+    # Both old and new, so that an interrupted call does not disown its files.
+    _put_list(out, {path: ours.get(path, []) + new.get(path, []) for path in {*ours, *new}})
+    for path in ours.keys() - new.keys():
         (out / path).unlink(missing_ok=True)
-    _put(out / LIST, json.dumps({path: file.sha256 for path, file in content.items()}, indent=1))
     written = []
     for path, file in sorted(content.items()):
         target = out / path
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
         _put(target, file.content, file.mode)
         written.append(target)
+    _put_list(out, new)
     return written
+
+
+def _put_list(out: Path, files: dict[str, list[str]]) -> None:
+    _put(out / LIST, json.dumps(files, indent=1, sort_keys=True) + "\n")
 
 
 def _links(release: Release) -> File:
     """The links that installing would make, as commands to read or run."""
-    lines = [
-        f"{path} -> {release.root}/current/{target}" for path, target in release.links.items()
-    ]
+    lines = [f"{path} -> {release.root}/current/{target}" for path, target in release.links.items()]
     return File(("\n".join(sorted(lines)) + "\n").encode())
 
 
-def _read_list(out: Path) -> dict[str, str]:
+def _read_list(out: Path) -> dict[str, list[str]]:
     try:
         found = json.loads((out / LIST).read_text("utf-8"))
     except FileNotFoundError:
@@ -54,13 +58,16 @@ def _read_list(out: Path) -> dict[str, str]:
         raise FleetError(
             f"{out / LIST} cannot be read: {error}", "render into another folder", code=USAGE
         ) from None
-    if not isinstance(found, dict):
-        raise FleetError(f"{out / LIST} is not a list of files", "render into another folder")
-    safe = {path: sha for path, sha in found.items() if ".." not in Path(path).parts}
-    return {path: sha for path, sha in safe.items() if not Path(path).is_absolute()}
+    if not isinstance(found, dict) or not all(isinstance(sums, list) for sums in found.values()):
+        raise FleetError(f"{out / LIST} is damaged", "render into another folder", code=USAGE)
+    return {path: sums for path, sums in found.items() if _inside(Path(path))}
 
 
-def _check(out: Path, path: str, sha256: str | None) -> None:
+def _inside(path: Path) -> bool:
+    return not path.is_absolute() and ".." not in path.parts
+
+
+def _check(out: Path, path: str, sha256: list[str] | None) -> None:
     target = out / path
     for parent in (target, *target.parents):
         if parent == out:
@@ -69,7 +76,7 @@ def _check(out: Path, path: str, sha256: str | None) -> None:
             raise FleetError(f"{parent} is a link", "render into another folder", code=USAGE)
     if not target.exists():
         return
-    if not target.is_file() or sha256 is None or File(target.read_bytes()).sha256 != sha256:
+    if not target.is_file() or sha256 is None or File(target.read_bytes()).sha256 not in sha256:
         raise FleetError(
             f"{target} is not as inferbase wrote it, so it is left alone",
             "move it away, or render into another folder",

@@ -1,4 +1,4 @@
-"""Machines of tests/cases/render: loaded over our own data folders and rendered the same anywhere."""
+"""Machines of tests/cases/render, rendered such that nothing depends on this machine."""
 
 from __future__ import annotations
 

@@ -111,6 +111,8 @@ class LocalProgram:
         self.kill()
 
     def kill(self) -> None:
+        if self._process.returncode is not None:
+            return  # waited for: its number may be another process's by now
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         with suppress(subprocess.TimeoutExpired):  # root's processes are beyond our signals

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from paramiko import Channel
-from paramiko.ssh_exception import ChannelException, SSHException
+from paramiko.ssh_exception import SSHException
 
 from inferfleet.errors import FleetError
 from inferfleet.hosts import config, configfile, shell, terminal
@@ -129,15 +129,17 @@ class SshHost(ScriptHost):
             try:
                 channel: Channel = connection.transport.open_session()
                 return channel
-            except ChannelException as error:
+            except (SSHException, EOFError, OSError):
+                # paramiko hands a refusal to one of the threads that were refused at a time,
+                # so whether the connection lives is the only sure sign.
+                if not connection.is_connected:
+                    raise _lost(self.name) from None
                 if time.monotonic() > deadline:
                     raise FleetError(
-                        f"{self.name} opens no more sessions: {error.text}",
+                        f"{self.name} opens no more sessions",
                         "raise MaxSessions in its sshd_config, or do less at once",
                     ) from None
                 time.sleep(BUSY_SECONDS)
-            except (SSHException, EOFError, OSError):
-                raise _lost(self.name) from None
 
     def _execute(self, channel: Channel, line: str) -> None:
         try:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from inferfleet.errors import FleetError
@@ -108,7 +108,10 @@ def _ensure_files(
     with source_contents(need, secrets, progress) as contents:
         name = _store_name(need, contents)
         stamp = present.stamp
-        if present.whole and stamp and (stamp.store == name or _same_files(stamp, contents)):
+        if present.whole and stamp and stamp.store == name:
+            return False
+        if present.whole and stamp and _same_files(stamp, contents):
+            _write_stamp(store, need, replace(stamp, revision=contents.revision))
             return False
         return _place(store, need, contents, name, present, progress)
 
@@ -156,10 +159,13 @@ def _place(
     store.prune()
     when = datetime.now(UTC).isoformat(timespec="seconds")
     stamp = Stamp(source_text(need.source), contents.revision, name, tuple(files), when)
-    path = stamp_path(need)
-    directory, _, last = path.rpartition("/")
-    store.write(directory, last, stamp.to_json().encode() + b"\n")
+    _write_stamp(store, need, stamp)
     return True
+
+
+def _write_stamp(store: Store, need: ModelNeed, stamp: Stamp) -> None:
+    directory, _, name = stamp_path(need).rpartition("/")
+    store.write(directory, name, stamp.to_json().encode() + b"\n")
 
 
 def _stamped(transfer: Transfer, file: WantedFile) -> StampFile:

@@ -112,10 +112,13 @@ def parse_observed(lines: Iterable[str]) -> Mapping[str, ModelState]:
 
 
 def complete(stamp: Stamp | None, link: str, sizes: Mapping[str, int]) -> bool:
-    """True when the stamp speaks of the directory that is linked and of the files in it."""
+    """True when the stamp speaks of the directory that is linked and all its files are there.
+
+    Files beside them do not count: an engine or a person may have put them there.
+    """
     if stamp is None or stamp.store != link:
         return False
-    return {file.path: file.size for file in stamp.files} == dict(sizes)
+    return all(sizes.get(file.path) == file.size for file in stamp.files)
 
 
 def _state(key: str, kind: str, stamp: Stamp | None, entries: list[str]) -> ModelState:

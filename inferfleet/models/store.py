@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 
 from inferfleet.errors import LOCKED, FleetError
@@ -14,6 +14,9 @@ from inferfleet.models.need import ModelNeed
 CURL_WRITE_ERROR = 23
 # Less free space than this after a failed write means the disk is full.
 _FULL = 1 << 20
+# For the machine to let go of the lock after success, and after an interruption.
+_END_SECONDS = 30
+_GRACE_SECONDS = 0.5
 
 
 class FetchFailedError(Exception):
@@ -236,5 +239,9 @@ def open_store(host: Host, need: ModelNeed, *, sudo: bool = False) -> Iterator[S
         store = Store(host, conversation, need)
         store.start()
         yield store
-    finally:
-        conversation.finish(30)
+    except BaseException:
+        # A download of the machine's own ends with the connection, at the latest.
+        with suppress(FleetError):
+            conversation.finish(_GRACE_SECONDS)
+        raise
+    conversation.finish(_END_SECONDS)

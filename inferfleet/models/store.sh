@@ -2,11 +2,12 @@
 # followed by its values, one a line. An answer is any number of lines that begin with a
 # lower-case letter and a space, and a last one: "ok ...", "no ..." or "fail STATUS TEXT".
 # The first three lines: models directory, key, the model's directory.
+# shellcheck disable=SC2015,SC2046,SC2086,SC2317
 set -u
 LC_ALL=C
 export LC_ALL
 umask 022
-child= held= store=
+child="" held="" store=""
 IFS= read -r root && IFS= read -r key && IFS= read -r dir || exit 1
 meta=$root/.inferbase
 lock=$meta/$key.lock
@@ -67,6 +68,8 @@ take_lock() {
         [ "$(cat "$tmp.dead")" = "$owner" ] || ln "$tmp.dead" "$lock" 2>/dev/null
     done
     held=1
+    # What runs that were killed have left.
+    rm -f "$meta/.$key."[0-9]*.*
 }
 
 free() {

@@ -20,6 +20,8 @@ _CANNOT_REACH = (2, 5, 6, 7, 35, 58, 60, 77)
 # curl: the server does not do ranges; a partial file is of no use.
 _NO_RANGES = 33
 _RANGE_REFUSED = 416
+# Reading back takes seconds from here on.
+_WORTH_A_NOTE = 2 << 30
 
 
 class Transfer:
@@ -39,10 +41,12 @@ class Transfer:
     def bring(self, file: WantedFile) -> tuple[int, str]:
         """(size, SHA-256) of the file, once it lies complete and checked on the machine."""
         if file.path in self._sizes and file.size in (None, self._sizes[file.path]):
-            # It has its name, so it was checked; its digest is read again for the stamp.
+            # It has its name, so it was checked once; its digest is read again for the stamp.
             size = self._sizes[file.path]
-            self._finished(size)
-            return size, self._store.sha256_kept(file.path)
+            digest = self._store.sha256_kept(file.path)
+            if file.sha256 in (None, digest):
+                self._finished(size)
+                return size, digest
         have = self._sizes.get(f"{file.path}.part", 0)
         if file.size is not None and have > file.size:
             self._store.drop(file.path)
@@ -135,6 +139,8 @@ class Transfer:
                 f"model {self._subject}: {file.path} has {size} bytes, not {file.size}",
                 "run the same command again; if it repeats, the source is damaged",
             )
+        if size > _WORTH_A_NOTE:
+            self._progress.note(f"{file.path}: reading it back to check its checksum")
         digest, git = self._store.digests(file.path, file.git is not None)
         wanted, got = file.sha256, digest
         if wanted is None and file.git is not None:

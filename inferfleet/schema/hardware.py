@@ -58,7 +58,7 @@ class Hardware(Model):
     )
     memory: Size | None = Field(default=None, description="Main memory, as the OS sees it.")
     reserve: Size | None = Field(default=None, description="Memory kept for the host itself.")
-    cpu: Cpu = Field(default=Cpu(), description="The processor.")
+    cpu: Cpu = Field(default=Cpu(), description="Processor of the machine.")
     gpu: Gpu | None = Field(default=None, description="The GPUs; left out: none.")
     supports: list[Text] = Field(
         default=[], description="Data types and features that engines may use."

@@ -77,17 +77,22 @@ def validate(c: Context) -> int:
     return OK
 
 
-@verb(help={"out": "folder to write the schemas to; default: print the machine schema"})
+@verb(
+    help={
+        "out": "folder whose inventory/schema/ they are written to, such as fleet; "
+        "default: print the machine schema"
+    }
+)
 def schema(c: Context, out: str = "") -> int:
     """Write the JSON Schemas that editors complete and check the YAML files with."""
-    from inferfleet.jsonschema import schemas, write_schemas
+    from inferfleet import jsonschema
     from inferfleet.show import data, say
 
     if out:
-        for path in write_schemas(Path(out)):
-            say(f"written: {path}")
+        for name in jsonschema.write_schemas(Path(out)):
+            say(f"written: {Path(out) / jsonschema.FOLDER / name}")
     else:
-        data(schemas()["machine"])
+        data(jsonschema.schema("machine"))
     return OK
 
 

@@ -49,10 +49,10 @@ class Server:
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-            def do_GET(self) -> None:  # noqa: N802
+            def do_GET(self) -> None:
                 outer.answer(self, body=True)
 
-            def do_HEAD(self) -> None:  # noqa: N802
+            def do_HEAD(self) -> None:
                 outer.answer(self, body=False)
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -104,7 +104,10 @@ class Server:
         for at in range(0, len(data), 65536):
             if self.gone:
                 return
-            handler.wfile.write(data[at : at + 65536])
+            try:
+                handler.wfile.write(data[at : at + 65536])
+            except ConnectionError:
+                return
             time.sleep(asset.pause)
 
 

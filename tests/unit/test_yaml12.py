@@ -64,6 +64,7 @@ def test_quoted_scalars_are_always_text(text: str, pure: bool) -> None:
     assert plain(read(f"a: '{text}'\n".encode(), "f", pure=pure)) == {"a": text}
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_what_is_not_text_is_json(text: str) -> None:
     value = scalar(text)
@@ -75,6 +76,7 @@ def test_what_is_not_text_is_json(text: str) -> None:
         assert value == text
 
 
+@settings(deadline=None)
 @given(st.integers(-(10**200), 10**200) | st.floats(allow_nan=False, allow_infinity=False))
 def test_every_number_survives(number: float) -> None:
     assert scalar(repr(number)) == number
@@ -247,6 +249,7 @@ DATA = st.recursive(
 MAPPINGS = st.dictionaries(TEXT.filter(lambda text: text != "<<"), DATA, max_size=5)
 
 
+@settings(deadline=None)
 @given(MAPPINGS)
 def test_json_is_read_as_itself(data: dict[str, object]) -> None:
     text = json.dumps(data, ensure_ascii=False, indent=1).encode()
@@ -254,7 +257,7 @@ def test_json_is_read_as_itself(data: dict[str, object]) -> None:
     assert plain(read(text, "f", pure=True)) == data
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(MAPPINGS, st.sampled_from([None, "'", '"', "|"]), st.booleans())
 def test_the_parsers_agree_on_values_and_places(
     data: dict[str, object], style: str | None, flow: bool
@@ -265,7 +268,7 @@ def test_the_parsers_agree_on_values_and_places(
     assert [str(error) for error in fast.errors] == [str(error) for error in slow.errors]
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.text(st.sampled_from("ab:- \n,[]{}'\"#&*!|>?01."), max_size=40))
 def test_any_text_is_read_or_refused_with_a_place(text: str) -> None:
     for pure in (False, True):
