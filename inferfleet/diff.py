@@ -82,7 +82,9 @@ def plan_lines(
             count = release.files[step.target].content.count(b"\n")
             reason = f"  ({count} lines)"
         lines.append(f"{SIGNS[step.action]} {step.action} {step.target}{reason}")
-        if step.action in {"create", "update", "delete"} and not (brief and step.action == "create"):
+        if step.action in {"create", "update", "delete"} and not (
+            brief and step.action == "create"
+        ):
             lines.extend(f"    {line}" for line in file_diff(step.target, release, contents))
     for problem in plan.problems:
         lines.extend(f"error: {problem}".splitlines())

@@ -9,6 +9,7 @@ from inferfleet.errors import LOCKED, FleetError
 from inferfleet.models.need import ModelNeed
 from inferfleet.models.observe import ModelState, parse_observed
 from inferfleet.models.source import source_text
+from inferfleet.models.stale import staleness
 from inferfleet.observed import Observed
 from inferfleet.release import Release, Unit
 
@@ -90,7 +91,7 @@ def make_plan(
             *units,
         ),
         fetch=fetch,
-        problems=_problems(release, observed, units),
+        problems=(*_problems(release, observed, units), *_absent_models(fetch, observed)),
         notes=_notes(observed),
         changed_files=tuple(step.target for step in files),
     )
@@ -177,15 +178,32 @@ def _unit_step(unit: Unit, observed: Observed, goal: Goal, reason: str) -> Step 
 
 
 def _fetch(release: Release, observed: Observed, starting: set[str]) -> tuple[ModelNeed, ...]:
-    states: Mapping[str, ModelState] = parse_observed(observed.model_lines)
-    missing = []
-    for need in release.models:
-        if need.source.scheme in {"path", "ollama"} or need.service not in starting:
-            continue
-        state = states.get(need.key)
-        if state is None or not state.present or (need.alias and not state.alias_ok):
-            missing.append(need)
-    return tuple(missing)
+    """Models to bring before the start; those only the source knows to be stale are not asked."""
+    states = parse_observed(observed.model_lines)
+    return tuple(
+        need
+        for need in release.models
+        if need.service in starting
+        and need.source.scheme != "ollama"
+        and staleness(need, states.get(need.key), None) in {"missing", "partial", "stale"}
+    )
+
+
+def _absent_models(fetch: tuple[ModelNeed, ...], observed: Observed) -> list[FleetError]:
+    """Models that should be on the machine already, cannot be fetched, and are not there."""
+    states = parse_observed(observed.model_lines)
+    return [
+        FleetError(
+            f"the model {need.source.name} of service {need.service} is not on the machine",
+            hint="put it there, or give the model a source that can be fetched",
+        )
+        for need in fetch
+        if need.source.scheme == "path" and not _present(states, need)
+    ]
+
+
+def _present(states: Mapping[str, ModelState], need: ModelNeed) -> bool:
+    return need.key in states and states[need.key].present
 
 
 def _notes(observed: Observed) -> tuple[str, ...]:

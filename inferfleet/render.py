@@ -48,9 +48,8 @@ def render(
     default to this user's and this process's. Raises FleetError.
     """
     machine = fleet.machines[name]
-    if machine.local:
-        home = home or str(Path.home())
-        python = python or sys.executable
+    home = (home or str(Path.home())) if machine.local else None
+    python = (python or sys.executable) if machine.local else None
     root = _absolute(machine.root, home, name)
     models = _absolute(machine.models, home, name) if machine.models else f"{root}/models"
     views = [resolve(fleet, machine, service, root, models) for service in machine.services]
@@ -58,7 +57,7 @@ def render(
     views.sort(key=lambda view: bool(view.kind.wires))
     rendering = _Rendering(_templates(fleet.template_dirs), name, secrets, views)
     for view in views:
-        getattr(rendering, view.runtime)(view, python if machine.local else None)
+        getattr(rendering, view.runtime)(view, python)
     network = machine.network
     rendering.project(network.model_dump() if network else None)
     return Release(

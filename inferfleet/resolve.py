@@ -127,7 +127,7 @@ def resolve(fleet: Fleet, machine: Machine, name: str, root: str, models: str) -
         port=service.port or kind.default_port,
         gpus=service_gpus(fleet, machine, service),
         need=need,
-        served_name=service.served_name or _served_name(need),
+        served_name=_served_name(need) if service.served_name is None else service.served_name,
         secrets=secrets,
         key=_key(kind, secrets),
         options=tuple(flags(merge_options(kind.options.defaults, service.options), kind.options)),

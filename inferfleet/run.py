@@ -79,8 +79,11 @@ class Run:
         from dataclasses import replace
         from inferfleet.control import control_file
         from inferfleet.templates import Templates
+
         r = render(self.fleet, name, {**missing, **secrets})
-        return replace(r, files={**r.files, "control": control_file(Templates(self.fleet.template_dirs), r)})
+        return replace(
+            r, files={**r.files, "control": control_file(Templates(self.fleet.template_dirs), r)}
+        )
 
     def session(self, name: str, lenient: bool = False) -> Session:
         """A session with one machine; lenient is for tasks that only look or stop."""

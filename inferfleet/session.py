@@ -191,8 +191,7 @@ def observe_script(release: Release) -> str:
         project=release.project,
         links="\n".join(sorted(release.links)),
     )
-    needs = [need for need in release.models if need.source.scheme not in {"path", "ollama"}]
-    models = models_script(needs) if needs else ""
+    models = models_script(release.models)
     # The last record is `end`: it proves that nothing before it was cut off.
     body, _, end = script.rstrip("\n").rpartition("\n")
     return f"{body}\n( {models or ':'}\n)\n{end}\n"

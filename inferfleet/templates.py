@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,17 @@ import jinja2
 
 from inferfleet import escape
 from inferfleet.errors import USAGE, FleetError, Where
+
+
+def _defined(escaper: Callable[[Any], str]) -> Callable[[Any], str]:
+    """The function as a filter that names a variable which does not exist."""
+
+    def check(value: Any) -> str:
+        if isinstance(value, jinja2.Undefined):
+            str(value)  # raises jinja2.UndefinedError
+        return escaper(value)
+
+    return check
 
 
 class Templates:
@@ -27,12 +39,12 @@ class Templates:
             extensions=[],
         )
         self._environment.filters.update(
-            compose=escape.compose_value,
-            yaml=escape.yaml_value,
-            systemd_word=escape.systemd_word,
-            systemd_path=escape.systemd_path,
-            sh=shlex.quote,
-            modelfile=escape.modelfile_value,
+            compose=_defined(escape.compose_value),
+            yaml=_defined(escape.yaml_value),
+            systemd_word=_defined(escape.systemd_word),
+            systemd_path=_defined(escape.systemd_path),
+            sh=_defined(shlex.quote),
+            modelfile=_defined(escape.modelfile_value),
         )
         self._environment.globals["systemd_environment"] = escape.systemd_environment
 

@@ -47,19 +47,19 @@ def _fetch(
     progress = FetchProgress(session.host.name, listener, need)
     try:
         if need.source.scheme == "ollama":
-            session.ensure_served(need, progress, update=True)
+            changed = session.ensure_served(need, progress, update=True)
         else:
-            ensure(
+            changed = ensure(
                 session.host, need, progress=progress, secrets=session.secrets, update=True,
                 sudo=session.sudo,
             )  # fmt: skip
     except FleetError as error:
         return {"verdict": "failed", "detail": str(error)}
-    up = observed.units.get(need.service)
-    hint = (
-        "restart the service to use it" if up and up.up and need.source.scheme != "ollama" else ""
-    )
-    return {"verdict": "updated", "detail": hint}
+    if not changed:
+        return {"verdict": "current", "detail": ""}
+    running = need.service in observed.units and observed.units[need.service].up
+    restart = running and need.source.scheme != "ollama"
+    return {"verdict": "updated", "detail": "restart the service to use it" if restart else ""}
 
 
 def _needs(session: Session, services: frozenset[str] | None) -> list[ModelNeed]:

@@ -41,9 +41,11 @@ try() {
 size() { stat -c %s "$1" 2>/dev/null || echo 0; }
 flush() { sync "$1" 2>/dev/null || sync; }
 
+# Start time of a process in clock ticks (field 22 of proc(5)); nothing for one that has ended.
 started() {
     { read -r line <"/proc/$1/stat"; } 2>/dev/null || return 1
     set -- ${line##*) }
+    case $1 in [ZXx]) return 1 ;; esac
     shift 19
     printf '%s\n' "$1"
 }
@@ -55,17 +57,29 @@ alive() {
     if [ -e "/proc/$$/stat" ]; then [ "$(started "$1")" = "$2" ]; else kill -0 "$1" 2>/dev/null; fi
 }
 take_lock() {
-    printf '%s %s %s %s\n' "$$" "$(started "$$" || echo -)" "$(uname -n)" "$(boot)" >"$tmp.own"
     tries=0
-    until ln "$tmp.own" "$lock" 2>/dev/null; do
+    while :; do
+        mine="$$ $(started "$$" || echo -) $(uname -n) $(boot)"
+        if ! words=$({ printf '%s\n' "$mine" >"$tmp.own"; } 2>&1); then
+            # What the shell says of a full disk differs.
+            [ "$(free)" -ge 65536 ] || words="$words: No space left"
+            fail 1 "$words"
+            return 1
+        fi
+        if ln "$tmp.own" "$lock" 2>/dev/null; then break; fi
         tries=$((tries + 1))
-        if [ "$tries" -gt 20 ]; then fail 1 "cannot create $lock"; return 1; fi
+        if [ "$tries" -gt 50 ]; then fail 1 "cannot create $lock"; return 1; fi
         owner=$(cat "$lock" 2>/dev/null) || continue
         set -- $owner
         if [ "$#" -eq 4 ] && alive "$@"; then say "no $1 $3"; return 1; fi
-        # Between reading and moving, another run may have replaced the dead lock: give it back.
-        mv "$lock" "$tmp.dead" 2>/dev/null || continue
-        [ "$(cat "$tmp.dead")" = "$owner" ] || ln "$tmp.dead" "$lock" 2>/dev/null
+        # A dead lock is removed by one run at a time, lest a second one removes the first's.
+        if mkdir "$lock.break" 2>/dev/null; then
+            [ "$(cat "$lock" 2>/dev/null)" != "$owner" ] || rm -f "$lock"
+            rmdir "$lock.break"
+        else
+            [ -z "$(find "$lock.break" -prune -mmin +1 2>/dev/null)" ] || rmdir "$lock.break"
+            sleep 0.1 2>/dev/null || sleep 1
+        fi
     done
     held=1
     # What runs that were killed have left.

@@ -1,13 +1,15 @@
 # apply: the transaction on the machine. Reads a tar archive of $size bytes, then verdicts, on
 # standard input; prints one record a line, fields separated by tabs.
 #
-# Variables: root, from (generation or 0), to (generation), size (0: generation $to is there
-# already), who, when, what, links and unlinks (path<tab>target a line), and, as lists
-# separated by blanks: gone (services to remove), replace, start; for the way back:
-# back_remove, back_stop, back_replace; keep (how many generations stay).
+# Variables: root, from (the generation in force, or 0), to, back (the generation that a failure
+# returns to, or 0), size (0: generation $to is there already), who, when, what, confirm (yes:
+# a commit proves $to good), keep (how many generations stay); as lists separated by blanks:
+# gone (services to remove), replace, start, and for the way back: back_remove, back_stop,
+# back_replace; as lines path<tab>target: links, unlinks, back_links, back_unlinks.
 #
 # A lost connection never stops it half way: it goes on to the end of its step, finds no
-# verdict, and leaves the journal for the next run.
+# verdict, and leaves the journal for the next run. What is in force is always what the link
+# `current` says; the journal only tells where it came from.
 set -u
 LC_ALL=C
 export LC_ALL
@@ -16,152 +18,227 @@ trap '' HUP PIPE INT
 state=$root/.inferbase
 gens=$state/generations
 new=$gens/.new.$$
+claim=
 mine=
+fresh=
+linking=
+journaled=
+earlier=
 
 say() { printf "$@" 2>/dev/null; }
 step() { say 'step\t%s\n' "$1"; }
+one_line() { printf '%s' "$1" | tr '\t\n' '  '; }
 unlock() {
   [ -n "$mine" ] && [ "$(readlink "$state/lock" 2>/dev/null)" = "$mine" ] && rm -f "$state/lock"
 }
+# Only before the switch: takes everything back, so that the machine is wholly old.
 die() {
-  say 'error\t%s\t%s\n' "$1" "$2"
-  rm -rf "$new" "$root/.current.new"
-  unlock
+  say 'error\t%s\t%s\n' "$1" "$(one_line "$2")"
+  if [ -n "$mine" ]; then
+    rm -rf "$new"
+    rm -f "$root/.current.new" "$root/.current.back"
+    if [ -n "$linking" ]; then
+      drop_links "$back_unlinks"
+      make_links "$back_links"
+    fi
+    [ -z "$fresh" ] || rm -rf "${gens:?}/$to"
+    if [ -z "$earlier" ]; then
+      [ -z "$journaled" ] || rm -f "$state/journal"
+    else
+      write_journal "$earlier"
+    fi
+    unlock
+  fi
   exit 1
 }
-journal() {
-  printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$from" "$to" "$1" "$who" "$when" "$what" >"$state/journal.new" &&
-    sync "$state/journal.new" 2>/dev/null
-  mv -f "$state/journal.new" "$state/journal" || die io "cannot write $state/journal"
+write_journal() {
+  {
+    printf '%s\n' "$1" >"$state/journal.new" && [ -s "$state/journal.new" ] &&
+      sync "$state/journal.new" && mv -f "$state/journal.new" "$state/journal" && sync "$state"
+  } 2>/dev/null
 }
-history() {
-  printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$(date +%s)" "$who" "$1" "$from" "$to" "$what" >>"$state/history"
+journal() {
+  write_journal "$(printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s' "$back" "$to" "$1" \
+    "$who" "$when" "$what" "$back_remove" "$back_stop" "$back_replace")"
+}
+record() {
+  printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$(date +%s)" "$who" "$1" "$back" "$to" "$what" \
+    >>"$state/history"
 }
 # An atomic link: made beside its place, then renamed over it; never followed.
 relink() {
   rm -f "$2.inferbase-new"
   ln -s "$1" "$2.inferbase-new" && mv -fT "$2.inferbase-new" "$2"
 }
-switch() {
-  ln -sfn ".inferbase/generations/$1" "$root/.current.new" &&
-    mv -fT "$root/.current.new" "$root/current" && sync "$root" 2>/dev/null
-  [ "$(readlink "$root/current")" = ".inferbase/generations/$1" ]
+make_links() {
+  printf '%s\n' "$1" | while IFS='	' read -r path target; do
+    [ -n "$path" ] || continue
+    if [ -e "$path" ] && [ ! -L "$path" ]; then
+      echo "$path exists and is not a link of inferbase"
+      exit 1
+    fi
+    { mkdir -p "${path%/*}" && relink "$target" "$path"; } 2>&1 || exit 1
+  done
+}
+drop_links() {
+  printf '%s\n' "$1" | while IFS='	' read -r path _; do
+    [ -n "$path" ] && [ -L "$path" ] && rm -f "$path"
+  done
+}
+in_force() { readlink "$root/current" 2>/dev/null; }
+# Sets born to the start time of a live process: it tells a process from a later one of its number.
+find_born() {
+  born=
+  case $1 in '' | *[!0-9]*) return 1 ;; esac
+  { IFS= read -r line <"/proc/$1/stat"; } 2>/dev/null || return 1
+  set -f
+  # shellcheck disable=SC2086
+  set -- ${line##*) }
+  set +f
+  [ $# -ge 20 ] && [ "$1" != Z ] && born=${20}
+}
+take_lock() {
+  tries=0
+  until ln -s "$claim" "$state/lock" 2>/dev/null; do
+    holder=$(readlink "$state/lock" 2>/dev/null)
+    if [ -z "$holder" ]; then
+      # Let go in this moment, or it cannot be made.
+      tries=$((tries + 1))
+      [ "$tries" -lt 5 ] && continue
+      problem=$(ln -s probe "$state/.probe.$$" 2>&1) && problem="$state/lock is not a lock of inferbase"
+      rm -f "$state/.probe.$$"
+      die io "cannot lock: $problem"
+    fi
+    rest=${holder#*|}
+    find_born "${holder%%|*}" && [ "$born" = "${rest%%|*}" ] && die locked "$holder"
+    # Renamed under a name of our own: of several runs that find it dead, one gets it.
+    mv -fT "$state/lock" "$state/lock.$$" 2>/dev/null || continue
+    if [ "$(readlink "$state/lock.$$")" = "$holder" ]; then
+      rm -f "$state/lock.$$"
+      say 'note\tlock left by a dead run was taken over: %s\n' "$holder"
+    else
+      mv -nT "$state/lock.$$" "$state/lock"
+      rm -f "$state/lock.$$"
+    fi
+  done
+  mine=$claim
+}
+# Generations that never became ready must not be there to return to.
+sweep() {
+  is=$(in_force)
+  for path in "$gens"/*; do
+    number=${path##*/}
+    [ "$is" = ".inferbase/generations/$number" ] || [ "$number" = "$1" ] && continue
+    [ -e "$path/.unconfirmed" ] && rm -rf "${gens:?}/$number"
+  done
+}
+prune() {
+  count=0
+  for number in $(ls "$gens" | sort -rn); do
+    case $number in *[!0-9]*) continue ;; esac
+    count=$((count + 1))
+    [ "$number" = "$to" ] || [ "$number" = "$back" ] || [ "$count" -le "$keep" ] && continue
+    # Renamed first: a removal that is interrupted leaves no half generation.
+    mv -T "$gens/$number" "$gens/.old.$number" && rm -rf "${gens:?}/.old.$number"
+  done
 }
 # Runs control and passes its output on as log records; the status is control's own.
 control() {
   {
-    sh "$@" 2>&1
-    echo "$?" >"$state/status"
-  } | while IFS= read -r line; do say 'log\t%s\n' "$line"; done
-  read -r status <"$state/status"
-  return "$status"
+    status=$(
+      {
+        {
+          sh "$@" </dev/null 2>&1 3>&- 4>&-
+          echo "$?" >&3
+        } | while IFS= read -r line; do say 'log\t%s\n' "$line" >&4; done
+      } 3>&1
+    )
+  } 4>&1
+  return "${status:-1}"
 }
 
 step prepare
 [ -L "$root" ] && die symlink "$root is a symbolic link"
-mkdir -p "$root" 2>/dev/null || die io "cannot create $root"
-for path in "$state" "$gens"; do
+problem=$(mkdir -p "$root" 2>&1) || die io "$problem"
+for path in "$state" "$gens" "$state/started" "$state/run"; do
   [ -L "$path" ] && die symlink "$path is a symbolic link"
-  mkdir -p "$path" 2>/dev/null || die io "cannot create $path"
+  problem=$(mkdir -p "$path" 2>&1) || die io "$problem"
 done
 
 step lock
-# Field 22 of /proc/PID/stat, the start time, tells this process from a later one of its number.
-read -r line </proc/$$/stat
-set -f
-set -- ${line##*) }
-set +f
-claim="$$|${20}|$who|$when|$what"
-if ! ln -s "$claim" "$state/lock" 2>/dev/null; then
-  holder=$(readlink "$state/lock")
-  [ -n "$holder" ] || die io "cannot write in $state: $(ln -s x "$state/.probe" 2>&1; rm -f "$state/.probe")"
-  pid=${holder%%|*}
-  rest=${holder#*|}
-  if [ -r "/proc/$pid/stat" ] && read -r line <"/proc/$pid/stat"; then
-    set -f
-    set -- ${line##*) }
-    set +f
-    [ "${20}" = "${rest%%|*}" ] && die locked "$holder"
-  fi
-  say 'note\tlock left by a dead run was taken over: %s\n' "$holder"
-  mv -fT "$state/lock" "$state/lock.stale" 2>/dev/null
-  if [ "$(readlink "$state/lock.stale")" != "$holder" ]; then
-    mv -nT "$state/lock.stale" "$state/lock"
-    die locked "$(readlink "$state/lock")"
-  fi
-  rm -f "$state/lock.stale"
-  ln -s "$claim" "$state/lock" 2>/dev/null || die locked "$(readlink "$state/lock")"
-fi
-mine=$claim
-is=$(readlink "$root/current" 2>/dev/null)
+find_born $$ || die io "cannot read /proc/$$/stat"
+claim="$$|$born|$who|$when|$what"
+take_lock
+is=$(in_force)
 case $from in
   0) [ -z "$is" ] && [ ! -e "$root/current" ] || die moved "$is" ;;
   *) [ "$is" = ".inferbase/generations/$from" ] || die moved "$is" ;;
 esac
-# What an earlier run left behind in the middle of its upload.
-for path in "$gens"/.new.*; do
-  [ "$path" = "$new" ] || rm -rf "$path"
-done
-rm -f "$root/.current.new"
+[ -f "$state/journal" ] && earlier=$(head -n 1 "$state/journal")
+# What earlier runs left behind in the middle of something.
+rm -rf "$gens"/.new.* "$gens"/.old.*
+rm -f "$root/.current.new" "$root/.current.back"
+sweep "$back"
 
 if [ "$size" -gt 0 ]; then
   step upload
   [ -e "$gens/$to" ] && die moved "generation $to"
-  mkdir -m 700 "$new" || die io "cannot create $new"
-  problem=$( { head -c "$size" | tar -xpof - -C "$new"; } 2>&1) || die upload "${problem:-the archive did not arrive}"
+  problem=$(mkdir -m 700 "$new" 2>&1) || die io "$problem"
+  problem=$( { head -c "$size" | tar -xmpof - -C "$new"; } 2>&1) ||
+    die upload "${problem:-the archive did not arrive}"
   cd "$new" || die io "$new is gone"
-  [ -f .sha256 ] && problem=$(sha256sum -c .sha256 2>&1 >/dev/null) || die upload "${problem:-the archive did not arrive whole}"
+  { [ -f .sha256 ] && problem=$(sha256sum -c .sha256 2>&1 >/dev/null); } ||
+    die upload "${problem:-the archive did not arrive whole}"
+  # Every file, and every directory that holds one.
   set -f
-  set -- $(cat .files)
+  set -- .
+  while IFS= read -r path; do
+    set -- "$@" "$path"
+    case $path in */*) set -- "$@" "${path%/*}" ;; esac
+  done <.files
   set +f
-  sync .manifest .files .sha256 "$@" . 2>/dev/null || sync
+  sync .manifest .files .sha256 .units .unconfirmed "$@" 2>/dev/null || sync
   cd /
   chmod 755 "$new"
   step stage
-  mv -T "$new" "$gens/$to" || die io "cannot write $gens/$to"
+  problem=$(mv -T "$new" "$gens/$to" 2>&1) || die io "$problem"
+  fresh=yes
   sync "$gens" 2>/dev/null
 fi
-[ -f "$gens/$to/.manifest" ] || die missing "generation $to"
-mkdir -p "$state/started" "$state/run"
-journal staged
+[ -f "$gens/$to/.manifest" ] || die missing "generation $to is not there"
+journaled=yes
+journal staged || die io "cannot write $state/journal"
 
 step link
-printf '%s\n' "$links" | while IFS='	' read -r path target; do
-  [ -n "$path" ] || continue
-  if [ -e "$path" ] && [ ! -L "$path" ]; then
-    echo "$path exists and is not a link of inferbase"
-    exit 1
-  fi
-  mkdir -p "${path%/*}" && relink "$target" "$path" || exit 1
-done >"$state/problem" 2>&1 || {
-  problem=$(head -n 1 "$state/problem")
-  [ "$size" -gt 0 ] && rm -rf "${gens:?}/$to"
-  rm -f "$state/journal" "$state/problem"
-  die io "$problem"
-}
-rm -f "$state/problem"
+linking=yes
+problem=$(make_links "$links") || die io "$problem"
 
 step switch
 [ "$(readlink "$state/lock")" = "$mine" ] || die locked "$(readlink "$state/lock")"
 if [ "$from" != "$to" ]; then
-  switch "$to" || die io "cannot switch $root/current"
+  # The way back is laid first: it must not need space on a disk that fills up later.
+  if [ "$back" != 0 ]; then
+    problem=$(ln -sfn ".inferbase/generations/$back" "$root/.current.back" 2>&1) || die io "$problem"
+  fi
+  problem=$( { ln -sfn ".inferbase/generations/$to" "$root/.current.new" &&
+    mv -fT "$root/.current.new" "$root/current"; } 2>&1)
+  [ "$(in_force)" = ".inferbase/generations/$to" ] || die io "cannot switch $root/current: $problem"
+  sync "$root" 2>/dev/null
 fi
 journal switched
 
 ok=yes
-step stop
 if [ -n "$gone" ] && [ "$from" != 0 ]; then
+  step stop
   control "$gens/$from/control" remove $gone || ok=no
 fi
-printf '%s\n' "$unlinks" | while IFS='	' read -r path _; do
-  [ -n "$path" ] && [ -L "$path" ] && rm -f "$path"
-done
-step start
-if [ "$ok" = yes ] && [ -n "$replace" ]; then
-  control "$root/current/control" replace $replace || ok=no
-fi
-if [ "$ok" = yes ] && [ -n "$start" ]; then
-  control "$root/current/control" start $start || ok=no
+drop_links "$unlinks"
+if [ "$ok" = yes ] && [ -n "$replace$start" ]; then
+  step start
+  if [ -n "$replace" ]; then control "$root/current/control" replace $replace || ok=no; fi
+  if [ "$ok" = yes ] && [ -n "$start" ]; then
+    control "$root/current/control" start $start || ok=no
+  fi
 fi
 say 'started\t%s\n' "$ok"
 
@@ -169,40 +246,36 @@ revert() {
   journal reverting
   if [ -n "$back_remove" ]; then control "$root/current/control" remove $back_remove; fi
   if [ -n "$back_stop" ]; then control "$root/current/control" stop $back_stop; fi
-  if [ "$from" = 0 ]; then
+  if [ "$back" = 0 ]; then
     rm -f "$root/current"
-    printf '%s\n' "$links" | while IFS='	' read -r path _; do
-      [ -n "$path" ] && [ -L "$path" ] && rm -f "$path"
-    done
-  elif [ "$from" != "$to" ]; then
-    switch "$from" || die io "cannot switch $root/current back"
-    # Links of the old generation that the new one had dropped come back; its own go.
-    printf '%s\n' "$links" | while IFS='	' read -r path _; do
-      [ -n "$path" ] && [ -L "$path" ] && [ ! -e "$path" ] && rm -f "$path"
-    done
-    printf '%s\n' "$unlinks" | while IFS='	' read -r path target; do
-      [ -n "$path" ] && [ ! -e "$path" ] && relink "$target" "$path"
-    done
+  elif [ "$back" != "$to" ]; then
+    [ -L "$root/.current.back" ] || ln -sfn ".inferbase/generations/$back" "$root/.current.back"
+    mv -fT "$root/.current.back" "$root/current"
   fi
+  sync "$root" 2>/dev/null
   good=yes
-  if [ -n "$back_replace" ]; then control "$root/current/control" replace $back_replace || good=no; fi
+  case $(in_force) in
+    '') [ "$back" = 0 ] || good=no ;;
+    *) [ "$(in_force)" = ".inferbase/generations/$back" ] || good=no ;;
+  esac
+  if [ "$good" = yes ]; then
+    drop_links "$back_unlinks"
+    make_links "$back_links" >/dev/null || good=no
+    if [ -n "$back_replace" ]; then
+      control "$root/current/control" replace $back_replace || good=no
+    fi
+  fi
   say 'reverted\t%s\n' "$good"
 }
 while IFS= read -r verdict; do
   case $verdict in
     commit)
       step confirm
-      history "$what"
-      rm -f "$state/journal"
-      count=0
-      for number in $(ls "$gens" | sort -rn); do
-        count=$((count + 1))
-        case $number in
-          "$to" | "$from") ;;
-          *[!0-9]*) ;;
-          *) [ "$count" -gt "$keep" ] && rm -rf "${gens:?}/$number" ;;
-        esac
-      done
+      record "$what"
+      [ "$confirm" = yes ] && rm -f "$gens/$to/.unconfirmed"
+      rm -f "$state/journal" "$root/.current.back"
+      sweep "$to"
+      prune
       step unlock
       unlock
       say 'done\n'
@@ -210,10 +283,10 @@ while IFS= read -r verdict; do
       ;;
     revert) step revert; revert ;;
     reverted)
-      history rolled-back
+      record rolled-back
       # A release that failed is not kept: a later rollback must never land on it.
-      [ "$size" -gt 0 ] && [ "$from" != "$to" ] && rm -rf "${gens:?}/$to"
-      rm -f "$state/journal"
+      sweep "$back"
+      rm -f "$state/journal" "$root/.current.back"
       unlock
       say 'done\n'
       exit 0

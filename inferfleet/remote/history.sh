@@ -2,7 +2,7 @@
 set -u
 state=$root/.inferbase
 for entry in "$state"/generations/*; do
-  [ -f "$entry/.manifest" ] && printf 'kept\t%s\n' "${entry##*/}"
+  [ -f "$entry/.manifest" ] && [ ! -e "$entry/.unconfirmed" ] && printf 'kept\t%s\n' "${entry##*/}"
 done
 [ -L "$root/current" ] && printf 'current\t%s\n' "$(readlink "$root/current")"
 [ -f "$state/history" ] && while IFS= read -r line; do printf 'entry\t%s\n' "$line"; done <"$state/history"

@@ -20,10 +20,14 @@ done </proc/meminfo
 # The nearest folder that exists decides whether root can be made, and how much fits in it.
 near=$root
 while [ ! -d "$near" ]; do near=${near%/*}; near=${near:-/}; done
-[ -w "$near" ] && fact writable yes || fact writable no
-[ "$near" = "$root" ] && [ -L "$root" ] && fact symlink "$root"
-[ -L "$state" ] && fact symlink "$state"
-[ -L "$state/generations" ] && fact symlink "$state/generations"
+writable=yes
+for path in "$near" "$state" "$state/generations"; do
+  [ -d "$path" ] && [ ! -w "$path" ] && { writable=no; near=$path; break; }
+done
+fact writable "$writable"
+for path in "$root" "$state" "$state/generations"; do
+  [ -L "$path" ] && fact symlink "$path"
+done
 fact near "$near"
 df -Pk "$near" 2>/dev/null | while read -r _ _ _ free _; do
   case $free in *[!0-9]*) ;; *) fact free_kb "$free" ;; esac
@@ -33,19 +37,30 @@ if [ -L "$state/lock" ]; then
   holder=$(readlink "$state/lock")
   pid=${holder%%|*}
   rest=${holder#*|}
-  born=${rest%%|*}
   alive=dead
-  if [ -r "/proc/$pid/stat" ]; then
-    read -r line <"/proc/$pid/stat"
+  case $pid in '' | *[!0-9]*) pid=none ;; esac
+  if { IFS= read -r line <"/proc/$pid/stat"; } 2>/dev/null; then
     # The command name may hold spaces: fields are counted after its closing parenthesis.
     set -f
     set -- ${line##*) }
     set +f
-    [ "${20}" = "$born" ] && alive=alive
+    [ $# -ge 20 ] && [ "$1" != Z ] && [ "${20}" = "${rest%%|*}" ] && alive=alive
   fi
   printf 'lock\t%s\t%s\n' "$alive" "$holder"
 fi
-[ -f "$state/journal" ] && printf 'journal\t%s\n' "$(head -n 1 "$state/journal" | tr '\t' '|')"
+if [ -f "$state/journal" ]; then
+  printf 'journal\t%s\n' "$(head -n 1 "$state/journal" | tr '\t' '|')"
+  source=
+  IFS=$tab read -r source _ <"$state/journal"
+  # What the interrupted run came from is needed to return there.
+  case $source in
+    '' | *[!0-9]*) ;;
+    *)
+      origin=$state/generations/$source/.manifest
+      [ -r "$origin" ] && printf 'origin\t%s\n' "$(cat "$origin")"
+      ;;
+  esac
+fi
 
 if [ -L "$root/current" ]; then
   printf 'current\t%s\n' "$(readlink "$root/current")"
@@ -53,13 +68,14 @@ elif [ -e "$root/current" ]; then
   printf 'current\t!\n'
 fi
 for entry in "$state"/generations/*; do
-  [ -f "$entry/.manifest" ] && printf 'generation\t%s\n' "${entry##*/}"
+  [ -f "$entry/.manifest" ] && [ ! -e "$entry/.unconfirmed" ] &&
+    printf 'generation\t%s\n' "${entry##*/}"
 done
 
 if cd "$root/current/" 2>/dev/null && [ -f .files ]; then
   if [ -r .manifest ]; then
     printf 'manifest\t%s\n' "$(cat .manifest)"
-  else
+  elif [ -e .manifest ]; then
     printf 'unreadable\t%s\n' "$root/current/.manifest"
   fi
   set -f
@@ -73,7 +89,7 @@ if cd "$root/current/" 2>/dev/null && [ -f .files ]; then
   for entry in "$state"/started/*; do
     [ -f "$entry" ] && printf 'started\t%s\t%s\n' "${entry##*/}" "$(cat "$entry")"
   done
-  [ -f control ] && sh "$root/current/control" state
+  [ -f control ] && sh "$root/current/control" state </dev/null
 fi
 
 printf '%s\n' "$links" | while IFS= read -r path; do
@@ -83,6 +99,18 @@ printf '%s\n' "$links" | while IFS= read -r path; do
   elif [ -e "$path" ]; then
     printf 'link\t%s\t!\n' "$path"
   fi
+done
+# Links into our generations that nobody asked about, left by an older or an interrupted run.
+units=/etc/systemd/system
+ls -l "$units" "$units/multi-user.target.wants" 2>/dev/null | while IFS= read -r line; do
+  case $line in
+    "$units:" | "$units/multi-user.target.wants:") folder=${line%:} ;;
+    *" -> $root/current/"*)
+      line=${line%%" -> $root/current/"*}
+      path=$folder/${line##* }
+      printf 'link\t%s\t%s\n' "$path" "$(readlink "$path")"
+      ;;
+  esac
 done
 
 # Sockets that listen: local address and state (0A) of every TCP socket, in hexadecimal.

@@ -19,9 +19,11 @@ Api = Literal["openai", "ollama", "web", "http"]
 Format = Literal["gguf", "hf", "ollama"]
 
 PLACEHOLDERS = frozenset(
-    ("model", "served-name", "bind", "port", "container-port", "cache", "program", "python")
-    + ("embedded", "modelfile")
-)
+    {
+        "model", "served-name", "bind", "port", "container-port", "cache", "program", "python",
+        "embedded", "modelfile",
+    }
+)  # fmt: skip
 OPTIONS = "{options}"
 _PLACEHOLDER = re.compile(r"\{([a-z-]+)\}")
 
@@ -54,14 +56,11 @@ EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 class SecretUse(Model):
-    """How a secret of the machine reaches the service: as the environment variable env.
+    """How a secret of the machine reaches the service."""
 
-    required: the service does not start without it. api-key: clients must send it.
-    """
-
-    env: EnvName
-    required: bool = False
-    api_key: bool = False
+    env: EnvName = Field(description="Environment variable that the service reads it from.")
+    required: bool = Field(default=False, description="The service does not start without it.")
+    api_key: bool = Field(default=False, description="Clients must send it as their API key.")
 
 
 class Options(Model):
@@ -70,128 +69,177 @@ class Options(Model):
     style vllm: --name value, booleans --name and --no-name, a list is one flag with several
     values. style llama-cpp: --name value, a false boolean is --no-name where the engine has it,
     a list repeats the flag. style none: the service takes no options.
-    known: the names the engine knows, without dashes; source says where they were read.
-    short: those of known that take a single dash. on-off: booleans written as on and off.
-    managed: names that inferbase sets itself -> the key of the machine file that sets them.
-    removed: names of older versions -> what to do instead. defaults: options of every service.
     """
 
-    style: Literal["vllm", "llama-cpp", "none"] = "none"
-    source: Text = ""
-    known: list[Text] | None = None
-    short: list[Text] = []
-    on_off: list[Text] = []
-    managed: dict[Text, Text] = {}
-    removed: dict[Text, Text] = {}
-    defaults: dict[Text, Option] = {}
+    style: Literal["vllm", "llama-cpp", "none"] = Field(
+        default="none", description="How a name and its value become words of the command line."
+    )
+    source: Text = Field(default="", description="Where the known names were read.")
+    known: list[Text] | None = Field(
+        default=None,
+        description="Names that the engine knows, without dashes; left out: any name goes.",
+    )
+    short: list[Text] = Field(default=[], description="Known names that take a single dash.")
+    on_off: list[Text] = Field(default=[], description="Booleans written as on and off.")
+    managed: dict[Text, Text] = Field(
+        default={},
+        description="Names that inferbase sets itself, each with the machine file's key for it.",
+    )
+    removed: dict[Text, Text] = Field(
+        default={}, description="Names of older versions, each with what to do instead."
+    )
+    defaults: dict[Text, Option] = Field(
+        default={}, description="Options that every service of the kind has unless it says other."
+    )
 
 
 class Health(Model):
-    """path answers 2xx when healthy; loading: HTTP statuses that mean "not yet"."""
+    """The URL that tells whether the service is healthy."""
 
-    path: Text
-    loading: list[Annotated[int, Field(ge=100, le=599)]] = []
+    path: Text = Field(description="Answers 2xx when the service is healthy.")
+    loading: list[Annotated[int, Field(ge=100, le=599)]] = Field(
+        default=[], description='HTTP statuses that mean "not yet".'
+    )
 
 
 class Wire(Model):
-    """Environment variables that list the machine's other services of an API.
+    """Environment variables that list the machine's other services of an API."""
 
-    urls receives their addresses inside the container network, each followed by suffix; keys
-    their API keys in the same order; enable true or false; all joined by separator.
-    """
-
-    api: Api
-    urls: EnvName
-    keys: EnvName | None = None
-    enable: EnvName | None = None
-    suffix: Text = ""
-    separator: Annotated[str, Field(min_length=1, max_length=1)] = ";"
+    api: Api = Field(description="The services that are listed.")
+    urls: EnvName = Field(
+        description="Variable that receives their addresses inside the container network."
+    )
+    keys: EnvName | None = Field(
+        default=None, description="Variable that receives their API keys, in the same order."
+    )
+    enable: EnvName | None = Field(
+        default=None, description="Variable that receives true or false: whether there are any."
+    )
+    suffix: Text = Field(default="", description="Follows each address, such as /v1.")
+    separator: Annotated[str, Field(min_length=1, max_length=1)] = Field(
+        default=";", description="Stands between two addresses or keys."
+    )
 
 
 class HealthCheck(Model):
-    """The container's health check; interval and timeout in seconds."""
+    """The container's health check."""
 
-    test: list[Template]
-    interval: Duration = 10
-    timeout: Duration = 5
-    retries: Annotated[int, Field(ge=1)] = 3
+    test: list[Template] = Field(description="Command as Docker takes it, with CMD in front.")
+    interval: Duration = Field(default=10, description="Time between two checks.")
+    timeout: Duration = Field(default=5, description="Time after which a check has failed.")
+    retries: Annotated[int, Field(ge=1)] = Field(
+        default=3, description="Failures in a row that make the container unhealthy."
+    )
 
 
 class ComposeKind(Model):
-    """The service as a container.
+    """The service as a container."""
 
-    image, image-cuda: without and with a GPU; both pinned. models: where the machine's models
-    directory appears, read-only. volumes: name suffix -> path, private volumes of the service.
-    user: who runs inside, as numbers. tmpfs: path -> mount options.
-    """
-
-    image: Text
-    image_cuda: Text | None = None
-    entrypoint: list[Template] | None = None
-    command: Argv = []
-    port: Port
-    user: Annotated[str, Field(pattern=r"^\d+:\d+$")]
-    read_only: bool = True
-    environment: dict[EnvName, Template] = {}
-    models: AbsolutePath | None = None
-    volumes: dict[Name, AbsolutePath] = {}
-    tmpfs: dict[AbsolutePath, Text] = {}
-    shm: Size | None = None
-    pids: Annotated[int, Field(ge=1)] = 1024
-    memlock: bool = False
-    modelfile: AbsolutePath | None = None
-    healthcheck: HealthCheck
-    stop_timeout: Duration = 30
+    image: Text = Field(description="Image used without a GPU, its tag pinned.")
+    image_cuda: Text | None = Field(default=None, description="Image used with a GPU.")
+    entrypoint: list[Template] | None = Field(
+        default=None, description="Replaces the image's entrypoint."
+    )
+    command: Argv = Field(default=[], description="Arguments of the entrypoint.")
+    port: Port = Field(description="Port that it listens on inside the container.")
+    user: Annotated[str, Field(pattern=r"^\d+:\d+$")] = Field(
+        description="User and group inside the container, as numbers."
+    )
+    read_only: bool = Field(default=True, description="The root file system is read-only.")
+    environment: dict[EnvName, Template] = Field(
+        default={}, description="Environment variables of every service of the kind."
+    )
+    models: AbsolutePath | None = Field(
+        default=None, description="Where the machine's models directory appears, read-only."
+    )
+    volumes: dict[Name, AbsolutePath] = Field(
+        default={}, description="Private volumes: suffix of the volume's name, and its path."
+    )
+    tmpfs: dict[AbsolutePath, Text] = Field(
+        default={}, description="Directories in memory: path, and mount options."
+    )
+    shm: Size | None = Field(default=None, description="Size of /dev/shm.")
+    pids: Annotated[int, Field(ge=1)] = Field(
+        default=1024, description="Most processes and threads it may have."
+    )
+    memlock: bool = Field(default=False, description="It may lock memory without a limit.")
+    modelfile: AbsolutePath | None = Field(
+        default=None, description="Where the service's Modelfile appears, for Ollama."
+    )
+    healthcheck: HealthCheck = Field(description="How Docker checks the container.")
+    stop_timeout: Duration = Field(default=30, description="Time between TERM and KILL.")
 
 
 class SystemdKind(Model):
-    """The service as a native unit; command[0] is {program}.
+    """The service as a native unit."""
 
-    program: the default of the service's program:. jit: the program makes memory executable.
-    netlink: it asks the kernel for network interfaces. cache: it needs a writable {cache}.
-    """
-
-    program: AbsolutePath
-    command: Argv
-    environment: dict[EnvName, Template] = {}
-    jit: bool = False
-    netlink: bool = False
-    cache: bool = False
-    tasks: Annotated[int, Field(ge=1)] = 4096
-    stop_timeout: Duration = 30
+    program: AbsolutePath = Field(description="Default of the service's program.")
+    command: Argv = Field(description="Command line; its first word is {program}.")
+    environment: dict[EnvName, Template] = Field(
+        default={}, description="Environment variables of every service of the kind."
+    )
+    jit: bool = Field(default=False, description="The program makes memory executable.")
+    netlink: bool = Field(
+        default=False, description="The program asks the kernel for network interfaces."
+    )
+    cache: bool = Field(default=False, description="The program needs a writable {cache}.")
+    tasks: Annotated[int, Field(ge=1)] = Field(
+        default=4096, description="Most processes and threads it may have."
+    )
+    stop_timeout: Duration = Field(default=30, description="Time between TERM and KILL.")
 
 
 class ProcessKind(Model):
-    """The service as a supervised process.
+    """The service as a supervised background process."""
 
-    command is used with the service's program:; embedded without one, on the local machine
-    only, where {python} and {embedded} are known.
-    """
-
-    command: Argv
-    embedded: Argv | None = None
-    environment: dict[EnvName, Template] = {}
+    command: Argv = Field(description="Command line of a service that has a program.")
+    embedded: Argv | None = Field(
+        default=None,
+        description="Command line of a service without one, on the local machine only, where "
+        "{python} and {embedded} are known.",
+    )
+    environment: dict[EnvName, Template] = Field(
+        default={}, description="Environment variables of every service of the kind."
+    )
 
 
 class Kind(Model):
-    """One kind of service."""
+    """One kind of service; it has at least one of compose, systemd and process."""
 
-    summary: Text
-    api: Api
-    default_port: Port | None = None
-    model_required: bool = False
-    model_format: Format | None = None
-    gpu: bool = False
-    health: Health | None = None
-    probe: Probe = "http"
-    metrics: Text | None = None
-    start_timeout: Duration = 120
-    options: Options = Options()
-    secrets: dict[EnvName, SecretUse] = {}
-    wires: list[Wire] = []
-    compose: ComposeKind | None = None
-    systemd: SystemdKind | None = None
-    process: ProcessKind | None = None
+    summary: Text = Field(description="One line on what it is.")
+    api: Api = Field(description="What clients speak to it.")
+    default_port: Port | None = Field(
+        default=None, description="Port of a service that names none."
+    )
+    model_required: bool = Field(default=False, description="A service without a model is wrong.")
+    model_format: Format | None = Field(
+        default=None, description="What form its models have; says what a bare model name means."
+    )
+    gpu: bool = Field(default=False, description="It uses the GPUs of a machine that has any.")
+    health: Health | None = Field(default=None, description="How it says that it is healthy.")
+    probe: Probe = Field(
+        default="http",
+        description="The request that proves it ready: one generated token, or the health URL "
+        "alone.",
+    )
+    metrics: Text | None = Field(default=None, description="Path of its Prometheus metrics.")
+    start_timeout: Duration = Field(
+        default=120, description="Time from start to ready, unless the service says otherwise."
+    )
+    options: Options = Field(default=Options(), description="The engine's command-line options.")
+    secrets: dict[EnvName, SecretUse] = Field(
+        default={}, description="Secrets that it can use, by the name the machine gives them."
+    )
+    wires: list[Wire] = Field(
+        default=[], description="How it learns of the machine's other services."
+    )
+    compose: ComposeKind | None = Field(default=None, description="The service as a container.")
+    systemd: SystemdKind | None = Field(
+        default=None, description="The service as a native systemd unit."
+    )
+    process: ProcessKind | None = Field(
+        default=None, description="The service as a supervised background process."
+    )
 
     @model_validator(mode="after")
     def _runs(self) -> Kind:

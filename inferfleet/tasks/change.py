@@ -253,7 +253,7 @@ def _carry_out(
         elif answer.value and not answer.value.ok:
             _show_failure(run, answer.value)
     _sum_up(run, rows, what, form)
-    errors = [a.error for a in (*answers, *done) if a.error]
+    errors = [a.error for a in answers if a.error] + [a.error for a in done if a.error]
     errors += [p for a in answers if a.value for p in a.value.plan.problems]
     if errors:
         return _code(errors)

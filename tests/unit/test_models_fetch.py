@@ -542,6 +542,32 @@ def test_a_dead_run_leaves_no_lock_and_a_live_one_is_named(tmp_path: Path, hub: 
     assert leftovers(need) == []
 
 
+def test_many_runs_at_once_behind_a_dead_lock(tmp_path: Path, server: Server) -> None:
+    server.assets["/m.bin"] = Asset(BIG)
+    need = need_of(tmp_path, f"{server.url}/m.bin")
+    lock = Path(need.models_dir, ".inferbase", f"{need.key}.lock")
+    lock.parent.mkdir(parents=True)
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    lock.write_text(f"4194303 5 {os.uname().nodename} {boot}\n")
+    results: list[object] = []
+
+    def run() -> None:
+        try:
+            results.append(fetch(need))
+        except FleetError as error:
+            results.append(error.code if error.code == LOCKED else str(error))
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results.count(True) == 1
+    assert set(results) <= {True, False, LOCKED}
+    assert Path(need.path).read_bytes() == BIG
+    assert leftovers(need) == []
+
+
 def test_an_interrupt_ends_the_download_and_frees_the_model(tmp_path: Path, hub: Hub) -> None:
     hub.publish({"m.bin": BIG}, large=("m.bin",))
     hub.large(BIG).pause = 0.3
@@ -627,6 +653,12 @@ def test_a_full_disk(
     with pytest.raises(FleetError, match="is full"):
         fetch(need)
     assert not look(need).present
+    for part in tiny_disk.rglob("*.part"):
+        part.unlink()
+    subprocess.run(["dd", "if=/dev/zero", f"of={tiny_disk}/fill", "bs=4k"], capture_output=True)
+    assert os.statvfs(tiny_disk).f_bavail == 0
+    with pytest.raises(FleetError, match="is full"):
+        fetch(need)
 
 
 def test_a_foreign_directory_and_a_refused_one(tmp_path: Path, hub: Hub) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -136,7 +137,7 @@ def test_any_text_is_one_value(texts: list[str]) -> None:
     assert command[command.index("--served-model-name") + 1] == texts[2]
     wanted = [f"--x={texts[3]}"] if texts[3].startswith("-") else ["--x", texts[3]]
     assert command[-len(wanted) - 2 : -2] == wanted
-    assert yaml.safe_load(command[-1]) == {texts[4]: texts[5]} or "\\" in command[-1]
+    assert json.loads(command[-1]) == {texts[4]: texts[5]}
 
 
 def failing(service: str, **changes: object) -> FleetError:
@@ -146,7 +147,7 @@ def failing(service: str, **changes: object) -> FleetError:
 
 
 def test_missing_secret() -> None:
-    with pytest.raises(FleetError, match="open-webui needs the secret WEBUI_SECRET_KEY"):
+    with pytest.raises(FleetError, match="vllm-gpu needs the secret VLLM_API_KEY"):
         render(render_cases.fleet("workstation"), WORKSTATION, {})
 
 
@@ -245,7 +246,7 @@ def test_foreign_files_are_left_alone(tmp_path: Path, spoil: str) -> None:
     else:
         (tmp_path / "elsewhere").mkdir()
         (out / "env").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(FleetError, match="left alone|is a link"):
+    with pytest.raises(FleetError, match=r"left alone|is a link"):
         write_release(release, out)
     if spoil == "parent link":
         assert not list((tmp_path / "elsewhere").iterdir())

@@ -1,0 +1,193 @@
+"""The reference pages, made from the tasks and the models: `python -m inferfleet.docs`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from inferfleet.typenames import PLACEHOLDERS, TYPES, Names, model_of
+
+FOLDER = "docs/reference"
+NOTE = "<!-- Made by `python -m inferfleet.docs`; edits here are lost. -->"
+VALUES = {
+    "host": "NAME", "group": "NAME", "service": "NAME", "format": "table|json", "out": "PATH",
+}  # fmt: skip
+
+
+def reference() -> dict[str, str]:
+    """File name in FOLDER -> its text."""
+    from inferfleet.load import FILE_KINDS, load_fleet
+    from inferfleet.paths import Roots, find_roots
+
+    fleet = load_fleet(Roots(find_roots().data))
+    kinds = [
+        [name, kind.api, kind.default_port, ", ".join(kind.runtimes), kind.summary]
+        for name, kind in sorted(fleet.kinds.items())
+    ]
+    hardware = [[name, found.summary] for name, found in sorted(fleet.hardware.items())]
+    holders = [[f"`{{{name}}}`", text] for name, text in PLACEHOLDERS.items()]
+    return {
+        "tasks.md": _tasks(),
+        "machine.md": _model(
+            FILE_KINDS["machine"],
+            "machine file",
+            ["`inventory/NAME.yaml`, one for each machine; NAME is the machine's name."],
+        ),
+        "hardware.md": _model(
+            FILE_KINDS["hardware"],
+            "hardware file",
+            ["`inventory/hardware/NAME.yaml`, named by `hardware:` of a machine file."],
+            ["## Hardware that is here", *_table(["name", "what"], hardware)],
+        ),
+        "kind.md": _model(
+            FILE_KINDS["service"],
+            "kind file",
+            ["`services/NAME.yaml`, named by `kind:` of a service."],
+            [
+                "## Kinds that are here",
+                *_table(["name", "api", "port", "runtimes", "what"], kinds),
+                "## Placeholders",
+                "Filled in where the type is *template* or *arguments*; `{options}` alone stands",
+                "for the flags of the service's options. A list inside `command:` is left out as",
+                "a whole when one of its placeholders has no value.",
+                *_table(["placeholder", "stands for"], holders),
+            ],
+        ),
+    }
+
+
+def write_reference(root: Path) -> list[str]:
+    """Bring the files in root/FOLDER up to date; the names of those that were not."""
+    changed = []
+    for name, text in reference().items():
+        path = root / FOLDER / name
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            changed.append(name)
+    return changed
+
+
+def _tasks() -> str:
+    from inferfleet.tasks import ns
+
+    lines = [
+        "# Tasks", NOTE, "",
+        "`invoke TASK [OPTIONS]`; `invoke --help TASK` prints the same as here. A consumer writes",
+        "`invoke infra.TASK`. Repeatable options are written once for each value.", "",
+    ]  # fmt: skip
+    for name in ns.task_names:
+        task: Any = ns[name]
+        arguments = task.get_arguments()
+        lines += [f"## {name}", "", str(task.__doc__).strip(), ""]
+        words = [f"invoke {name}", *(f"[{_usage(argument)}]" for argument in arguments)]
+        lines += [*_wrap(words), ""]
+        rows = [[_flags(argument), _shown(argument), argument.help or ""] for argument in arguments]
+        lines += _table(["option", "default", "meaning"], rows) if rows else []
+    return _text(lines)
+
+
+def _flags(argument: Any) -> str:
+    return ", ".join(f"`{'-' if len(n) == 1 else '--'}{_dashed(n)}`" for n in argument.names)
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _usage(argument: Any) -> str:
+    flag = f"--{_dashed(argument.name)}"
+    if argument.kind is bool:
+        return flag
+    value = VALUES.get(argument.name, "N" if argument.kind is int else "TEXT")
+    return f"{flag} {value}{' ...' if argument.kind is list else ''}"
+
+
+def _shown(argument: Any) -> str:
+    if argument.kind is bool:
+        return "on" if argument.default else "off"
+    return str(argument.default) if argument.default not in ("", None, []) else "-"
+
+
+def _wrap(words: list[str]) -> list[str]:
+    """An indented synopsis of at most 100 columns."""
+    lines = [f"    {words[0]}"]
+    for word in words[1:]:
+        if len(lines[-1]) + len(word) > 95:
+            lines.append(" " * 8 + word)
+        else:
+            lines[-1] += f" {word}"
+    return lines
+
+
+def _model(model: Any, title: str, intro: list[str], tail: list[str] | None = None) -> str:
+    names = Names()
+    body: list[str] = []
+    for path, part in sections(model):
+        body += [f"## {path}" if path else "## Keys", "", *_doc(part), ""]
+        rows = []
+        for key, field, hint in fields_of(part):
+            label = names.label(hint, f"{path}.{key}" if path else key)
+            rows.append([f"`{key}`", label, _default(field), field.description or ""])
+        body += _table(["key", "type", "default", "meaning"], rows)
+    types = [[label, TYPES[label]] for label in sorted(names.used)]
+    lines = [f"# The {title}", NOTE, "", *intro, "", *body, *(tail or [])]
+    return _text([*lines, "## Types", "", *_table(["type", "what is written"], types)])
+
+
+def sections(model: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The model and every model below it, each with the keys that lead to it."""
+    yield path, model
+    for key, _, hint in fields_of(model):
+        for below, suffix in model_of(hint):
+            yield from sections(below, f"{path}.{key}{suffix}".lstrip("."))
+
+
+def fields_of(model: Any) -> Iterator[tuple[str, Any, Any]]:
+    """(key in the file, pydantic's field, annotation) in the order of the class."""
+    from typing import get_type_hints
+
+    hints = get_type_hints(model, include_extras=True)
+    for name, field in model.model_fields.items():
+        yield field.alias or name, field, hints[name]
+
+
+def _doc(model: Any) -> list[str]:
+    return [line.strip() for line in str(model.__doc__).strip().splitlines()]
+
+
+def _default(field: Any) -> str:
+    if field.is_required():
+        return "required"
+    value = field.default
+    if value is None or value == "" or isinstance(value, BaseModel):
+        return "-"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"`{value}`"
+
+
+def _table(head: list[str], rows: list[list[Any]]) -> list[str]:
+    def line(cells: list[Any]) -> str:
+        return "| " + " | ".join(_cell(cell) for cell in cells) + " |"
+
+    return ["", line(head), "|" + "---|" * len(head), *map(line, rows), ""]
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else str(value).replace("|", "\\|")
+
+
+def _text(lines: list[str]) -> str:
+    """Joined, without empty lines that follow one another."""
+    kept = [line for at, line in enumerate(lines) if line or (at and lines[at - 1])]
+    return "\n".join(kept).rstrip("\n") + "\n"
+
+
+if __name__ == "__main__":
+    for changed in write_reference(Path(sys.argv[1] if len(sys.argv) > 1 else ".")):
+        sys.stderr.write(f"written: {FOLDER}/{changed}\n")

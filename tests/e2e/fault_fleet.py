@@ -1,0 +1,249 @@
+"""An operator that can be stopped at any event, and machines that can be held at any command.
+
+The operator is the real command line in a process of its own, forked from a server that has
+the engine imported already, so that one run costs tenths of a second.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from e2e.fleet import ANSWER, REPOSITORY, ROOT, Fleet, Ran, ask
+from testbed.machine import TestMachine
+
+PRELOAD = [
+    "fabric", "httpx", "jinja2", "pydantic", "rich.console", "rich.table", "invoke.main",
+    "inferfleet.apply", "inferfleet.hosts.ssh", "inferfleet.load", "inferfleet.render",
+    "inferfleet.run", "inferfleet.tasks.change", "inferfleet.tasks.look", "inferfleet.tunnel",
+]  # fmt: skip
+STATE = f"{ROOT}/.inferbase"
+_PATIENCE = 60.0
+# Holds a command of the machine while /tmp/gate is there, and says so.
+_GATE = """#!/bin/sh
+case "$0 $*" in {pattern})
+  if [ -e /tmp/gate ]; then
+    : >/tmp/gate.reached
+    while [ -e /tmp/gate ]; do sleep 0.02; done
+  fi
+  ;;
+esac
+exec /usr/bin/{command} "$@"
+"""
+
+
+def _operate(
+    words: Sequence[str],
+    environ: Mapping[str, str],
+    outputs: tuple[str, str],
+    stop: tuple[str, str] | None,
+    line: Connection,
+) -> None:
+    """The child: `invoke WORDS`, held at the first event of that kind that begins so."""
+    os.environ.clear()
+    os.environ.update(environ)
+    os.chdir(REPOSITORY)
+    for number, path in enumerate(outputs, start=1):
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(handle, number)
+        os.close(handle)
+    sys.stdout, sys.stderr = (
+        os.fdopen(1, "w", closefd=False),
+        os.fdopen(2, "w", closefd=False),
+    )
+    from inferfleet.events import Event
+    from inferfleet.show import Reporter
+
+    show, waiting = Reporter.__call__, [stop] if stop else []
+
+    def held(self: Reporter, event: Event) -> None:
+        show(self, event)
+        if waiting and event.kind == waiting[0][0] and event.text.strip().startswith(waiting[0][1]):
+            waiting.clear()
+            line.send(event.text)
+            line.recv()
+
+    Reporter.__call__ = held  # type: ignore[method-assign]
+    from invoke.main import program
+
+    try:
+        program.run(["invoke", *words])
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+class Operator:
+    """One run of the command line; stop_at is an event (kind, beginning of its text)."""
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        environ: Mapping[str, str],
+        folder: Path,
+        stop_at: tuple[str, str] | None,
+    ) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOAD)
+        self._line, theirs = context.Pipe()
+        self._out, self._err = folder / "out", folder / "err"
+        outputs = (str(self._out), str(self._err))
+        self.process = context.Process(
+            target=_operate, args=(words, environ, outputs, stop_at, theirs), daemon=True
+        )
+        self.process.start()
+        theirs.close()
+
+    def reached(self) -> Operator:
+        """Wait until the run stands at its event; an AssertionError when it ends before."""
+        try:
+            assert self._line.poll(_PATIENCE), "the run does not come to its event"
+            self._line.recv()
+        except EOFError:
+            raise AssertionError(f"the run ended before its event: {self.ended()}") from None
+        return self
+
+    def go_on(self) -> Operator:
+        """Let the run go on."""
+        self._line.send("go")
+        return self
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        assert self.process.pid is not None
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.join(_PATIENCE)
+
+    def ended(self) -> Ran:
+        """Wait for the end of the run; its exit code and outputs."""
+        self.process.join(_PATIENCE)
+        assert self.process.exitcode is not None, "the run does not end"
+        return Ran(self.process.exitcode, self._out.read_text(), self._err.read_text())
+
+
+class FaultFleet(Fleet):
+    """A fleet whose command line can be stopped half way."""
+
+    def __init__(self, folder: Path, home: Path) -> None:
+        super().__init__(folder, home)
+        self._folder = folder
+        self._runs = 0
+
+    def begin(self, *words: str, stop_at: tuple[str, str] | None = None, **env: str) -> Operator:
+        """Start `invoke WORDS`."""
+        self._runs += 1
+        folder = self._folder / f"run-{self._runs}"
+        folder.mkdir()
+        return Operator(words, self.environment(**env), folder, stop_at)
+
+    def cli(self, *words: str, **env: str) -> Ran:
+        """Run `invoke WORDS` to its end."""
+        return self.begin(*words, **env).ended()
+
+    def up(self, name: str) -> Ran:
+        """Bring a machine up, which must succeed."""
+        done = self.cli("up", "--host", name, "--yes")
+        assert done.rc == 0, done
+        return done
+
+
+class Gate:
+    """A command of the machine that waits at the gate when its words match a sh pattern."""
+
+    def __init__(self, machine: TestMachine, command: str, pattern: str) -> None:
+        self._machine = machine
+        self._path = f"/usr/local/bin/{command}"
+        script = _GATE.format(command=command, pattern=pattern)
+        machine.write(self._path, script, mode="755")
+        machine.check("rm -f /tmp/gate.reached; : >/tmp/gate; chmod 666 /tmp/gate")
+        # The gate marks itself as reached, whoever comes.
+        machine.check("chmod 1777 /tmp")
+
+    def reached(self) -> None:
+        """Wait until the command stands at the gate."""
+        self._machine.check(
+            "timeout 60 sh -c 'until [ -e /tmp/gate.reached ]; do sleep 0.02; done'"
+        )
+
+    def open(self) -> None:
+        """Let it pass, now and later."""
+        self._machine.check(f"rm -f /tmp/gate {self._path}")
+
+
+def settle(machine: TestMachine) -> None:
+    """Wait until no transaction runs on the machine any more, finished or given up."""
+    machine.check(
+        f"timeout 60 sh -c 'while l=$(readlink {STATE}/lock) && [ -e /proc/${{l%%|*}} ]; "
+        "do sleep 0.05; done'"
+    )
+
+
+def in_force(machine: TestMachine) -> int:
+    """The generation in force, which must be whole to the byte; 0 when there is none."""
+    found = machine.check(
+        f"cd {ROOT}/current 2>/dev/null || {{ echo 0; exit; }}; "
+        f"sha256sum --quiet -c .sha256 && readlink {ROOT}/current"
+    )
+    return int(found.strip().rpartition("/")[2])
+
+
+def running(machine: TestMachine, container: str = "inference-llama") -> str:
+    """The digest of the release that the running container was made from."""
+    label = '{{.State.Running}} {{index .Config.Labels "inferbase.digest"}}'
+    up, _, digest = machine.check(f"docker inspect -f '{label}' {container}").strip().partition(" ")
+    assert up == "true"
+    return digest
+
+
+def wanted(machine: TestMachine, service: str = "llama") -> str:
+    """The digest that the generation in force names for a service."""
+    for line in machine.read(f"{ROOT}/current/.units").splitlines():
+        name, _, _, digest, _ = line.split()
+        if name == service:
+            return digest
+    raise AssertionError(f"no unit {service}")
+
+
+def converged(fleet: FaultFleet, machine: TestMachine, name: str | None = None) -> None:
+    """One `up` mends everything: the service answers, no plan, no leftovers, no stray process."""
+    fleet.up(name or machine.name)
+    plan = fleet.cli("plan", "--host", name or machine.name)
+    assert (plan.rc, "nothing to change" in plan.out) == (0, True), plan
+    in_force(machine)
+    assert running(machine) == wanted(machine)
+    assert ask(machine) == ANSWER
+    assert leftovers(machine) == []
+
+
+def leftovers(machine: TestMachine) -> list[str]:
+    """What a run that has ended must not leave: temporary files, lock, journal, processes."""
+    files = machine.check(
+        f"find {ROOT} \\( -name '*.new*' -o -name '*.stale' -o -name '*inferbase-new' "
+        f"-o -name '.probe' \\) ; ls -d {STATE}/lock {STATE}/journal 2>/dev/null || true"
+    ).split()
+    containers = machine.check(
+        "docker ps -a --format '{{.Names}}' --filter label=com.docker.compose.project"
+    ).split()
+    odd = [name for name in containers if not name.startswith("inference-")]
+    return [*files, *odd, *transactions(machine)]
+
+
+def transactions(machine: TestMachine) -> list[str]:
+    """Processes of our shell programs on the machine."""
+    listing = machine.check("ps -u ops -o pid=,args= | cut -c 1-200 || true")
+    return [line for line in listing.splitlines() if f"root={ROOT}" in line]
+
+
+def wait_for(condition: Any, seconds: float = _PATIENCE) -> None:
+    """Poll until condition() is true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it does not happen"
+        time.sleep(0.05)

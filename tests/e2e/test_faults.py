@@ -1,0 +1,298 @@
+"""Faults for real: after each the machine is wholly old or wholly new, says which, converges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from e2e.fault_fleet import STATE, FaultFleet, Gate, converged, in_force, leftovers, settle
+from e2e.fault_fleet import running, transactions, wanted
+from e2e.fleet import ANSWER, REPOSITORY, ROOT, ask, llama, tree
+from testbed.machine import TestMachine
+from testbed.session import Testbed
+
+BEGINNING = ["prepare", "lock", "upload", "stage", "link"]
+END = ["switch", "stop", "start", "confirm", "unlock"]
+
+
+class Bench:
+    """One machine, its fleet, and a way to change what is wanted."""
+
+    def __init__(self, testbed: Testbed, machine: TestMachine, folder: Path) -> None:
+        self.machine = machine
+        self.name = machine.name
+        self.fleet = FaultFleet(folder, testbed.home)
+        self.proxy = testbed.proxy(machine)
+        self._edits = 0
+        self.edit()
+
+    def edit(self, **changes: Any) -> None:
+        """Want something else than before; `proxied` is the same machine behind the proxy."""
+        self._edits += 1
+        service = llama(env={"EDIT": str(self._edits)}, **changes)
+        self.fleet.host(self.machine, {"llama": service})
+        self.fleet.machine(
+            "proxied", address=f"{self.name}-proxied", root=ROOT, runtime="compose",
+            services={"llama": service},
+        )  # fmt: skip
+
+    def kind(self, name: str, script: str, **changes: Any) -> None:
+        """A kind of service like llama-cpp, with a shell script before (or for) the server."""
+        kind = yaml.safe_load((REPOSITORY / "services/llama-cpp.yaml").read_text())
+        kind["compose"]["entrypoint"] = ["/bin/sh", "-c", script, "sh"]
+        folder = self.fleet.overlay / "services"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump({**kind, **changes}))
+
+    def up(self) -> None:
+        self.fleet.up(self.name)
+
+    def says(self) -> str:
+        """What `status` and `plan` tell of an interrupted run: old, new or nothing."""
+        status = self.fleet.cli("status", "--host", self.name)
+        plan = self.fleet.cli("plan", "--host", self.name)
+        assert (status.rc, plan.rc) in {(0, 0), (0, 2)}, (status, plan)
+        for word in ("old", "new"):
+            if f"wholly {word}" in status.out:
+                assert plan.rc == 2
+                assert f"wholly {word}" in plan.out, plan
+                return word
+        assert "interrupted" not in status.out + plan.out, (status, plan)
+        return ""
+
+
+@pytest.fixture(scope="module")
+def made(
+    testbed: Testbed, gguf: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Bench]:
+    machine = testbed.machine()
+    bench = Bench(testbed, machine, tmp_path_factory.mktemp("faults"))
+    bench.up()
+    yield bench
+    testbed.destroy(machine)
+
+
+@pytest.fixture
+def bench(made: Bench) -> Bench:
+    """A machine that is up and converged with what its file says."""
+    made.edit()
+    made.up()
+    return made
+
+
+@pytest.mark.parametrize("steps", [BEGINNING, END], ids=["beginning", "end"])
+def test_operator_killed_at_every_step(bench: Bench, steps: list[str]) -> None:
+    """Each run starts from what the one before has left; the service answers all the time."""
+    for step in steps:
+        before = in_force(bench.machine)
+        bench.edit()
+        run = bench.fleet.begin("up", "--host", bench.name, "--yes", stop_at=("step", step))
+        run.reached().kill()
+        settle(bench.machine)
+        now = in_force(bench.machine)
+        said = bench.says()
+        if step in {"confirm", "unlock"}:
+            assert (now > before, said) == (True, "")
+        elif now == before:
+            assert said in {"", "old"}
+        else:
+            assert said == "new"
+        assert transactions(bench.machine) == []
+    assert ask(bench.machine) == ANSWER
+    converged(bench.fleet, bench.machine)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.8, 0.95])
+def test_connection_cut_while_sending(bench: Bench, share: float) -> None:
+    """Cut after a share of all that a whole run sends, from observation to verdict."""
+    sent = bench.proxy.up
+    bench.edit()
+    assert bench.fleet.cli("up", "--host", "proxied", "--yes").rc == 0
+    total = bench.proxy.up - sent
+    before = in_force(bench.machine)
+    bench.edit()
+    bench.proxy.cut_after(up=int(total * share))
+    done = bench.fleet.cli("up", "--host", "proxied", "--yes")
+    assert done.rc == 1, done
+    assert "proxied" in done.err
+    assert "Traceback" not in done.err
+    settle(bench.machine)
+    now = in_force(bench.machine)
+    said = bench.says()
+    print(share, now - before, said, done.err)
+    assert said == "new" if now > before else said in {"", "old"}
+    converged(bench.fleet, bench.machine)
+
+
+def test_connection_cut_between_switch_and_start(bench: Bench) -> None:
+    """The machine goes on alone to the end of its step; the new release runs, unconfirmed."""
+    before = in_force(bench.machine)
+    bench.edit()
+    gate = Gate(bench.machine, "docker", '*" up "*')
+    run = bench.fleet.begin("up", "--host", "proxied", "--yes")
+    gate.reached()
+    bench.proxy.cut()
+    done = run.ended()
+    assert done.rc == 1, done
+    assert "connection to proxied lost" in done.err
+    held = bench.fleet.cli("up", "--host", bench.name, "--yes")
+    assert held.rc == 4, held
+    gate.open()
+    settle(bench.machine)
+    assert (in_force(bench.machine), bench.says()) == (before + 1, "new")
+    assert running(bench.machine) == wanted(bench.machine)
+    converged(bench.fleet, bench.machine)
+
+
+def test_connection_cut_while_waiting_for_readiness(bench: Bench) -> None:
+    before = in_force(bench.machine)
+    bench.kind("slow", 'sleep 2; exec /app/llama-server "$@"')
+    bench.edit(kind="slow")
+    run = bench.fleet.begin("up", "--host", "proxied", "--yes", stop_at=("wait", ""))
+    run.reached()
+    bench.proxy.cut()
+    done = run.go_on().ended()
+    assert done.rc == 1, done
+    assert "connection to proxied lost" in done.err, done
+    settle(bench.machine)
+    assert (in_force(bench.machine), bench.says()) == (before + 1, "new")
+    converged(bench.fleet, bench.machine)
+
+
+def test_operator_killed_while_rolling_back(bench: Bench) -> None:
+    before = in_force(bench.machine)
+    bench.kind("broken", "echo no such device; exit 3")
+    bench.edit(kind="broken")
+    run = bench.fleet.begin("up", "--host", bench.name, "--yes", stop_at=("step", "revert"))
+    run.reached().kill()
+    settle(bench.machine)
+    now = in_force(bench.machine)
+    print("REVERT", before, now, bench.fleet.cli("status", "--host", bench.name))
+    assert ask(bench.machine) == ANSWER
+    bench.edit()
+    converged(bench.fleet, bench.machine)
+
+
+@pytest.mark.parametrize("moment", ["between switch and start", "during start"])
+def test_power_lost(bench: Bench, moment: str) -> None:
+    before = in_force(bench.machine)
+    bench.edit()
+    if moment == "during start":
+        run = bench.fleet.begin("up", "--host", bench.name, "--yes", stop_at=("log", "Container"))
+        run.reached()
+    else:
+        gate = Gate(bench.machine, "docker", '*" up "*')
+        run = bench.fleet.begin("up", "--host", bench.name, "--yes")
+        gate.reached()
+    bench.machine.lose_power()
+    run.kill()
+    bench.machine.start()
+    bench.machine.check("rm -f /usr/local/bin/docker")
+    assert in_force(bench.machine) == before + 1
+    assert bench.says() == "new"
+    print(bench.fleet.cli("plan", "--host", bench.name).out, bench.machine.check("docker ps -a"))
+    converged(bench.fleet, bench.machine)
+
+
+def test_crash_loop_is_rolled_back(bench: Bench) -> None:
+    before = tree(bench.machine, f"{ROOT}/current/")
+    digest = running(bench.machine)
+    bench.kind("broken", "echo no such device; exit 3")
+    bench.edit(kind="broken")
+    done = bench.fleet.cli("up", "--host", bench.name, "--yes")
+    assert done.rc == 1, done
+    assert "no such device" in done.err
+    assert "rolled back" in done.out
+    assert tree(bench.machine, f"{ROOT}/current/") == before
+    assert running(bench.machine) == digest
+    assert ask(bench.machine) == ANSWER
+    assert leftovers(bench.machine) == []
+    history = bench.fleet.cli("history", "--host", bench.name)
+    assert "rolled-back" in history.out
+    bench.edit()
+    converged(bench.fleet, bench.machine)
+
+
+def test_health_never_green_is_rolled_back(bench: Bench) -> None:
+    digest = running(bench.machine)
+    bench.kind("sick", 'exec /app/llama-server "$@"', health={"path": "/nowhere", "loading": []})
+    bench.edit(kind="sick", **{"start-timeout": "2s"})
+    done = bench.fleet.cli("up", "--host", bench.name, "--yes")
+    assert done.rc == 1, done
+    assert "/nowhere answers 404" in done.err
+    assert "last lines of its log" in done.err
+    assert running(bench.machine) == digest
+    assert ask(bench.machine) == ANSWER
+    assert leftovers(bench.machine) == []
+    bench.edit()
+    converged(bench.fleet, bench.machine)
+
+
+def test_two_operators_at_once(bench: Bench) -> None:
+    before = in_force(bench.machine)
+    bench.edit()
+    first = bench.fleet.begin("up", "--host", bench.name, "--yes", stop_at=("step", "start"))
+    first.reached()
+    second = bench.fleet.cli("up", "--host", bench.name, "--yes")
+    assert second.rc == 4, second
+    assert "is locked by" in second.err
+    assert "process" in second.err
+    assert first.go_on().ended().rc == 0
+    assert in_force(bench.machine) == before + 1
+    converged(bench.fleet, bench.machine)
+
+
+def test_two_operators_with_the_same_plan(bench: Bench) -> None:
+    """Both saw a free machine; the slower one finds the lock, or a machine that has moved on."""
+    before = in_force(bench.machine)
+    bench.edit()
+    gate = Gate(bench.machine, "tar", "*")
+    first = bench.fleet.begin("up", "--host", bench.name, "--yes")
+    gate.reached()
+    gate.open()
+    runs = [bench.fleet.begin("up", "--host", bench.name, "--yes") for _ in range(2)]
+    codes = sorted([first.ended().rc, *(run.ended().rc for run in runs)])
+    print(codes)
+    assert codes[0] == 0
+    assert set(codes) <= {0, 1, 4}
+    assert in_force(bench.machine) == before + 1
+    converged(bench.fleet, bench.machine)
+
+
+def test_docker_daemon_stopped(bench: Bench) -> None:
+    bench.edit()
+    bench.machine.check("systemctl stop docker.socket docker.service")
+    before = tree(bench.machine)
+    try:
+        done = bench.fleet.cli("up", "--host", bench.name, "--yes")
+    finally:
+        bench.machine.check("systemctl start docker.socket docker.service")
+        bench.machine.wait_up()
+    print(done)
+    assert done.rc == 1
+    assert "docker" in done.err
+    assert tree(bench.machine) == before
+    converged(bench.fleet, bench.machine)
+
+
+def test_port_taken(bench: Bench) -> None:
+    bench.edit(port=8099)
+    bench.machine.check(
+        "runuser -u ops -- systemd-socket-activate -l 127.0.0.1:8099 /bin/cat >/dev/null 2>&1 & "
+        "until ss -Hltn 'sport = :8099' | grep -q .; do sleep 0.05; done"
+    )
+    before = tree(bench.machine)
+    try:
+        done = bench.fleet.cli("up", "--host", bench.name, "--yes")
+    finally:
+        bench.machine.check("pkill -x systemd-socket- || true")
+    assert done.rc == 1
+    assert "port 8099 of service llama is already taken on 127.0.0.1 by process" in done.err, done
+    assert "systemd-socket-activate" in done.err, done
+    assert tree(bench.machine) == before
+    assert ask(bench.machine) == ANSWER
+    bench.edit()
+    converged(bench.fleet, bench.machine)
