@@ -103,6 +103,8 @@ def _start(folder: Path, port: int, key: Path, host_key: Path) -> subprocess.Pop
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {host_key}\n"
         f"AuthorizedKeysFile {key}.pub\nStrictModes no\nUsePAM no\nPidFile none\n"
         "PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n"
+        # Without it every command would also run this user's own ~/.bashrc, whatever is in there.
+        f"SetEnv HOME={folder / 'home'}\n"
         "Subsystem sftp internal-sftp\n"
     )
     log = (folder / f"sshd_{port}.log").open("wb")

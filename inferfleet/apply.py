@@ -10,25 +10,28 @@ import getpass
 import os
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from inferfleet.archive import pack
 from inferfleet.errors import LOCKED, FleetError
-from inferfleet.events import Event, Listener
+from inferfleet.events import Event, Listener, silent
 from inferfleet.host import Conversation, Host
-from inferfleet.observed import Lock, Observed
+from inferfleet.journal import Lock
+from inferfleet.observed import Observed
 from inferfleet.plan import Plan
 from inferfleet.ready import Readiness, StateReader, last_logs, wait_ready
 from inferfleet.release import Release, Unit
 from inferfleet.remote import program
 from inferfleet.secrets import Secret
+from inferfleet.undo import Undo, way_back
 
 AfterStart = Callable[[list[Unit]], str]
 
 KEEP_GENERATIONS = 5
 START_SECONDS = 3600.0
 STEP_SECONDS = 600.0
+LOG_LINES = 30
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Outcome:
     ready: tuple[Readiness, ...] = ()
     failure: str = ""
     logs: tuple[str, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -72,40 +75,69 @@ def apply(
 ) -> Outcome:
     """Carry out a plan without problems; upload=False switches to a generation already there.
 
-    Raises FleetError when the machine refuses (locked, moved on, disk full): it is wholly old
-    then; or when the connection is lost: the next run says what the machine is.
+    A release that does not become ready is rolled back here. Raises FleetError when the machine
+    refuses (locked, moved on, disk full): it is wholly old then; or when the connection is
+    lost: the next run says what the machine is.
     """
     archive = pack(release) if upload and plan.to != plan.source else b""
-    script = program("apply", **_variables(release, observed, plan, what, len(archive)))
+    undo = way_back(release, observed, plan)
+    script = program("apply", **_variables(release, observed, plan, undo, what, len(archive)))
     talk = host.converse(script, sudo=sudo)
     transaction = _Transaction(host, talk, plan.machine, listener)
     if archive:
         talk.send(archive)
     started = transaction.until("started", START_SECONDS)
-    waiting = [release.units[s.target] for s in plan.steps if s.action in {"start", "replace"}]
+    waiting = [release.units[service] for service in plan.wait]
+    states = StateReader(host, release.root, sudo)
     ready: list[Readiness] = []
+    failed = ""
     failure = "" if started == "yes" else transaction.last_log or "a service did not start"
-    failed_service = ""
-    if not failure:
-        if before_ready:
+    try:
+        if not failure and before_ready:
             failure = before_ready(waiting)
         if not failure:
-            states = StateReader(host, release.root, sudo)
             ready = wait_ready(host, waiting, states, keys, _named(listener, plan.machine))
             bad = [r for r in ready if not r.ready]
             if bad:
-                failed_service, failure = bad[0].service, f"{bad[0].service} {bad[0].detail}"
+                failed, failure = bad[0].service, f"{bad[0].service} {bad[0].detail}"
+    except FleetError as error:
+        failure = error.what
     if not failure:
         talk.send(b"commit\n")
         transaction.until("done", STEP_SECONDS)
         talk.finish(10)
         return Outcome(plan.machine, changed=True, ready=tuple(ready))
-    service = failed_service or (waiting[0].service if waiting else "")
-    logs = last_logs(host, release.root, service, sudo) if service else []
-    logs = logs or transaction.logs[-30:]
-    return _revert(
-        transaction, talk, host, observed, plan, release, keys, sudo, ready, failure, logs
+    failed = failed or (waiting[0].service if waiting else "")
+    logs = last_logs(host, release.root, failed, sudo) if failed else []
+    talk.send(b"revert\n")
+    good = transaction.until("reverted", START_SECONDS) == "yes"
+    back = [undo.old[service] for service in undo.replace if service in undo.old]
+    if good and back:
+        good = _came_back(host, back, states, keys)
+    talk.send(b"reverted\n")
+    transaction.until("done", STEP_SECONDS)
+    talk.finish(10)
+    note = "the old services did not all come back: see `invoke status`"
+    return Outcome(
+        plan.machine,
+        rolled_back=undo.returns(plan),
+        ready=tuple(ready),
+        failure=failure,
+        logs=tuple(logs or transaction.logs[-LOG_LINES:]),
+        notes=() if good else (note,),
     )
+
+
+def _came_back(
+    host: Host, units: list[Unit], states: StateReader, keys: Mapping[str, Secret]
+) -> bool:
+    """The old services must answer again. One that refuses today's key answers, too: its own
+    may be an older one, which nobody knows here."""
+    try:
+        again = wait_ready(host, units, states, keys, silent)
+    except FleetError:
+        return False
+    return all(entry.ready or entry.stage == "refused" for entry in again)
 
 
 class _Transaction:
@@ -122,7 +154,13 @@ class _Transaction:
     def until(self, kind: str, timeout: float) -> str:
         """Read up to the record of that kind; its value. Raises FleetError on an error record."""
         while True:
-            line = self._talk.readline(timeout)
+            try:
+                line = self._talk.readline(timeout)
+            except TimeoutError:
+                raise FleetError(
+                    f"{self._machine}: nothing was heard for {timeout:.0f} s",
+                    hint="look at the machine; `invoke status` says what is in force",
+                ) from None
             if line is None:
                 result = self._talk.finish(10)
                 words = f": {result.err.strip()[:300]}" if result.err.strip() else ""
@@ -161,83 +199,37 @@ def _refusal(machine: str, record: str) -> FleetError:
 
 
 def _variables(
-    release: Release, observed: Observed, plan: Plan, what: str, size: int
+    release: Release, observed: Observed, plan: Plan, undo: Undo, what: str, size: int
 ) -> dict[str, str | int]:
-    old = observed.manifest.units if observed.manifest else {}
-    gone = plan.targets("remove")
-    acted = [*plan.targets("replace"), *plan.targets("start")]
-    up = {service for service, state in observed.units.items() if state.up}
-    switched = plan.source != plan.to
-    moved = set(gone) & set(acted)
-    links = [f"{s.target}\t{release.root}/current/{release.links[s.target]}" for s in plan.steps
-             if s.action == "link"]  # fmt: skip
-    known = observed.manifest.links if observed.manifest else {}
-    unlinks = [f"{path}\t{release.root}/current/{known[path]}" for path in plan.targets("unlink")]
+    links = {path: f"{release.root}/current/{release.links[path]}" for path in plan.targets("link")}
     return {
         "root": release.root,
         "from": plan.source,
         "to": plan.to,
+        "back": undo.back,
         "size": size,
         "who": operator(),
         "when": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "what": what,
-        "links": "\n".join(links),
-        "unlinks": "\n".join(unlinks),
-        "gone": " ".join(gone),
+        "confirm": "yes" if plan.confirm else "no",
+        "links": _pairs(links),
+        "unlinks": _pairs(dict.fromkeys(plan.targets("unlink"), "")),
+        "gone": " ".join(plan.targets("remove")),
         "replace": " ".join(plan.targets("replace")),
         "start": " ".join(plan.targets("start")),
-        "back_remove": " ".join(s for s in acted if s not in old or s in moved),
-        "back_stop": " ".join(s for s in acted if s in old and s not in up and s not in moved),
-        "back_replace": " ".join(s for s in old if switched and s in up and s in {*acted, *gone}),
+        "back_remove": " ".join(undo.remove),
+        "back_stop": " ".join(undo.stop),
+        "back_replace": " ".join(undo.replace),
+        "back_links": _pairs(undo.links),
+        "back_unlinks": _pairs(dict.fromkeys(undo.unlinks, "")),
         "keep": KEEP_GENERATIONS,
     }
 
 
-def _revert(
-    transaction: _Transaction,
-    talk: Conversation,
-    host: Host,
-    observed: Observed,
-    plan: Plan,
-    release: Release,
-    keys: Mapping[str, Secret],
-    sudo: bool,
-    ready: list[Readiness],
-    failure: str,
-    logs: list[str],
-) -> Outcome:
-    """Back to the generation before; the old services must answer again to count as back."""
-    talk.send(b"revert\n")
-    good = transaction.until("reverted", START_SECONDS) == "yes"
-    notes = []
-    old: Mapping[str, Unit] = observed.manifest.units if observed.manifest else {}
-    acted = {*plan.targets("replace"), *plan.targets("start"), *plan.targets("remove")}
-    back = [
-        unit for service, unit in old.items()
-        if service in acted and service in observed.units and observed.units[service].up
-        and plan.source != plan.to
-    ]  # fmt: skip
-    if good and back:
-        states = StateReader(host, release.root, sudo)
-        again = wait_ready(host, back, states, keys, _named(lambda _event: None, plan.machine))
-        good = all(entry.ready for entry in again)
-    if not good:
-        notes.append("the old services did not all come back: see `invoke status`")
-    talk.send(b"reverted\n")
-    transaction.until("done", STEP_SECONDS)
-    talk.finish(10)
-    return Outcome(
-        plan.machine,
-        rolled_back=True,
-        ready=tuple(ready),
-        failure=failure,
-        logs=tuple(logs),
-        notes=tuple(notes),
-    )
+def _pairs(links: Mapping[str, str]) -> str:
+    return "\n".join(f"{path}\t{target}" for path, target in links.items())
 
 
 def _named(listener: Listener, machine: str) -> Listener:
     """The same listener; events without a machine get this one's name."""
-    from dataclasses import replace
-
     return lambda event: listener(event if event.machine else replace(event, machine=machine))

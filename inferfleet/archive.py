@@ -10,17 +10,20 @@ from inferfleet.release import File, Release
 
 
 def own_files(release: Release) -> dict[str, File]:
-    """The files inferbase adds for itself: file list, checksums, units, manifest."""
+    """The files inferbase adds for itself: file list, checksums, units, manifest, and a mark
+    that goes when the generation has been seen ready."""
     paths = sorted(release.files)
     sums = "".join(f"{release.files[path].sha256}  {path}\n" for path in paths)
     units = "".join(
-        f"{unit.service} {unit.runtime} {unit.name} {unit.digest} {'gpu' if unit.gpu else 'cpu'}\n"
+        f"{unit.service} {unit.runtime} {unit.name} {unit.digest} "
+        f"{'gpu' if unit.gpu else 'cpu'} {'boot' if unit.autostart else 'manual'}\n"
         for unit in release.units.values()
     )
     return {
         ".files": File("".join(f"{path}\n" for path in paths).encode()),
         ".sha256": File(sums.encode(), mode=0o600),
         ".units": File(units.encode()),
+        ".unconfirmed": File(b""),
         ".manifest": File(dump_manifest(release).encode(), mode=0o600),
     }
 

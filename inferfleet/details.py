@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from inferfleet.errors import FleetError
 from inferfleet.observed import Observed
-from inferfleet.plan import Plan, PortTaken
+from inferfleet.obstacles import PortTaken
+from inferfleet.plan import Plan
 from inferfleet.release import Release
 from inferfleet.remote import program
 
@@ -27,12 +28,7 @@ class Details:
 
 def details_script(release: Release, plan: Plan) -> str:
     """The shell program that answers for this plan."""
-    paths = [
-        path
-        for path in plan.changed_files
-        if not (path in release.files and release.files[path].secret)
-        and not path.startswith("secrets/")
-    ]
+    paths = [path for path in plan.changed_files if path not in plan.hidden]
     acting = {
         release.units[step.target].runtime
         for step in plan.steps

@@ -48,10 +48,10 @@ def _stanzas(content: bytes | None) -> dict[str, dict[str, Any]]:
         return {}
 
 
-def file_diff(path: str, release: Release, contents: Mapping[str, bytes]) -> list[str]:
+def file_diff(path: str, plan: Plan, release: Release, contents: Mapping[str, bytes]) -> list[str]:
     """Unified diff of one file, without line ends; secrets give one line that shows nothing."""
     file = release.files.get(path)
-    if path.startswith("secrets/") or (file is not None and file.secret):
+    if path in plan.hidden:
         return [f"{path}: secret, content not shown"]
     before = contents.get(path, b"").decode("utf-8", "replace").splitlines()
     after = file.content.decode("utf-8", "replace").splitlines() if file else []
@@ -85,7 +85,7 @@ def plan_lines(
         if step.action in {"create", "update", "delete"} and not (
             brief and step.action == "create"
         ):
-            lines.extend(f"    {line}" for line in file_diff(step.target, release, contents))
+            lines.extend(f"    {line}" for line in file_diff(step.target, plan, release, contents))
     for problem in plan.problems:
         lines.extend(f"error: {problem}".splitlines())
     if plan.empty:
@@ -101,7 +101,7 @@ def plan_data(plan: Plan, release: Release, contents: Mapping[str, bytes]) -> di
             "action": step.action, "target": step.target, "reason": step.reason,
         }  # fmt: skip
         if step.action in {"create", "update", "delete"}:
-            entry["diff"] = file_diff(step.target, release, contents)
+            entry["diff"] = file_diff(step.target, plan, release, contents)
         steps.append(entry)
     return {
         "machine": plan.machine,

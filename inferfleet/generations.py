@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import binascii
+from contextlib import suppress
 from dataclasses import dataclass
 
 from inferfleet.errors import FleetError
@@ -27,7 +29,8 @@ def read_generation(host: Host, release: Release, number: int, sudo: bool) -> Re
             manifest = rest
         elif kind == "content":
             path, _, data = rest.partition("\t")
-            contents[path] = base64.b64decode(data)
+            with suppress(binascii.Error):
+                contents[path] = base64.b64decode(data, validate=True)
     if not manifest:
         raise FleetError(f"{host.name}: generation {number} has no readable manifest at {place}")
     read = load_manifest(manifest, f"{place}/.manifest")
@@ -70,19 +73,25 @@ def read_history(host: Host, root: str, sudo: bool) -> list[Entry]:
     rows: list[list[str]] = []
     for line in result.out.splitlines():
         kind, *fields = line.split("\t")
-        if kind == "kept" and fields[0].isdigit():
-            kept.add(int(fields[0]))
-        elif kind == "current" and fields[0].rpartition("/")[2].isdigit():
-            current = int(fields[0].rpartition("/")[2])
+        if kind == "kept":
+            kept.add(_number(fields[0]))
+        elif kind == "current":
+            current = _number(fields[0].rpartition("/")[2])
         elif kind == "entry" and len(fields) >= 6 and fields[0].isdigit():
             rows.append(fields)
     entries = []
     for when, who, event, source, to, what in (row[:6] for row in rows):
-        number = int(to) if to.isdigit() else 0
+        number = _number(to)
+        # A release that failed is gone, and its number may be another's by now.
+        stays = event != "rolled-back"
         entries.append(
             Entry(
-                int(when), who, event, int(source) if source.isdigit() else 0, number, what,
-                kept=number in kept, current=number == current,
+                int(when), who, event, _number(source), number, what,
+                kept=stays and number in kept, current=stays and number == current,
             )
         )  # fmt: skip
     return entries
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() else 0

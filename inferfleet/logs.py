@@ -6,7 +6,7 @@ import contextlib
 import sys
 import threading
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from inferfleet.errors import FleetError
@@ -29,24 +29,35 @@ def stream_logs(run: Run, lines: int, follow: bool) -> list[FleetError]:
             if chosen is None or service in chosen:
                 sessions.append((session, service))
     several = len(sessions) > 1
-    writing = threading.Lock()
+    lines_found: SimpleQueue[tuple[str, FleetError | None] | None] = SimpleQueue()
 
-    def one(pair: tuple[Session, str]) -> FleetError | None:
-        session, service = pair
+    def one(session: Session, service: str) -> None:
         label = f"{session.host.name} {service} | " if several else ""
         words = ["logs", service, str(lines), *(["follow"] if follow else [])]
         try:
             with contextlib.closing(_lines(session, words)) as found:
                 for line in found:
-                    with writing:
-                        sys.stdout.write(run.redact(f"{label}{line}\n"))
-                        sys.stdout.flush()
+                    lines_found.put((f"{label}{line}\n", None))
         except FleetError as error:
-            return error
-        return None
+            lines_found.put(("", error))
+        finally:
+            lines_found.put(None)
 
-    with ThreadPoolExecutor(max_workers=max(1, len(sessions))) as pool:
-        return [error for error in pool.map(one, sessions) if error]
+    # Daemons: an interrupt must not wait for a log that has no end.
+    for pair in sessions:
+        threading.Thread(target=one, args=pair, daemon=True).start()
+    errors: list[FleetError] = []
+    going = len(sessions)
+    while going:
+        entry = lines_found.get()
+        if entry is None:
+            going -= 1
+        elif entry[1]:
+            errors.append(entry[1])
+        else:
+            sys.stdout.write(run.redact(entry[0]))
+            sys.stdout.flush()
+    return errors
 
 
 def _lines(session: Session, words: list[str]) -> Generator[str, None, None]:

@@ -7,7 +7,7 @@ from typing import Any
 from inferfleet.argv import build
 from inferfleet.errors import USAGE, FleetError
 from inferfleet.escape import systemd_mount
-from inferfleet.resolve import View
+from inferfleet.resolve import Resolved
 from inferfleet.schema.kind import Argv, ProcessKind
 from inferfleet.stanza import common_values, env_path
 
@@ -19,12 +19,12 @@ _WITH_SECRETS = (
 )
 
 
-def credential_path(view: View, variable: str) -> str:
+def credential_path(view: Resolved, variable: str) -> str:
     """Where one secret of a systemd unit lies in the release."""
     return f"secrets/{view.name}/{variable}"
 
 
-def systemd(view: View) -> dict[str, Any]:
+def systemd(view: Resolved) -> dict[str, Any]:
     """The native unit of a view."""
     kind = view.kind.systemd
     assert kind is not None
@@ -72,7 +72,7 @@ def systemd(view: View) -> dict[str, Any]:
     }
 
 
-def process(view: View, python: str | None, embedded: str) -> dict[str, Any]:
+def process(view: Resolved, python: str | None, embedded: str) -> dict[str, Any]:
     """The supervised process of a view; python: the interpreter for an embedded engine."""
     kind = view.kind.process
     assert kind is not None
@@ -90,7 +90,7 @@ def process(view: View, python: str | None, embedded: str) -> dict[str, Any]:
     }
 
 
-def _command(view: View, kind: ProcessKind, python: str | None) -> Argv:
+def _command(view: Resolved, kind: ProcessKind, python: str | None) -> Argv:
     if view.service.program is not None:
         return kind.command
     if kind.embedded is None or python is None:
@@ -102,7 +102,7 @@ def _command(view: View, kind: ProcessKind, python: str | None) -> Argv:
     return kind.embedded
 
 
-def _devices(view: View) -> dict[str, str]:
+def _devices(view: Resolved) -> dict[str, str]:
     """Outside containers only this variable keeps a service off the other GPUs."""
     if view.gpus == "all" or not view.kind.gpu:
         return {}

@@ -3,62 +3,22 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from inferfleet.errors import FleetError
+from inferfleet.journal import Journal, Lock
 from inferfleet.manifest import Manifest, load_manifest
 
+__all__ = ["Journal", "Lock", "Observed", "UnitState", "parse_observed"]
+
 GENERATIONS = ".inferbase/generations/"
-
-
-@dataclass(frozen=True)
-class Lock:
-    """A lock on the machine: who holds it since when for what; alive if that process still is."""
-
-    alive: bool
-    pid: int
-    who: str
-    when: str
-    what: str
-
-    @classmethod
-    def parse(cls, holder: str, alive: bool) -> Lock:
-        pid, _, who, when, what = (holder.split("|") + [""] * 5)[:5]
-        return cls(alive, int(pid) if pid.isdigit() else 0, who, when, what)
-
-    def __str__(self) -> str:
-        return f"{self.who} since {self.when} ({self.what}, process {self.pid})"
-
-
-@dataclass(frozen=True)
-class Journal:
-    """The trace of a run that did not finish: from which generation to which, and how far.
-
-    phase: staged (the machine is wholly old), switched or reverting (wholly new).
-    """
-
-    source: int
-    to: int
-    phase: str
-    who: str
-    when: str
-    what: str
-
-    @property
-    def verdict(self) -> str:
-        """One sentence: what the machine is now."""
-        place = {
-            "staged": f"it is wholly old (generation {self.source})",
-            "switched": f"it is wholly new (generation {self.to}), readiness not confirmed",
-            "reverting": f"it was returning to generation {self.source}",
-        }.get(self.phase, f"phase {self.phase}")
-        return f"a run of {self.who} at {self.when} ({self.what}) was interrupted: {place}"
+Records = Mapping[str, list[list[str]]]
 
 
 @dataclass(frozen=True)
 class UnitState:
-    """state: running, starting, restarting, stopped, failed, unknown; detail: the runtime's words."""
+    """state: running, starting, restarting, stopped, failed or unknown; detail: more words."""
 
     state: str
     detail: str
@@ -72,10 +32,12 @@ class UnitState:
 class Observed:
     """One machine as one observation found it.
 
-    current: the generation in force, 0 for none. files: path -> (sha256, octal mode), of
-    files that are there and readable. links: absolute path -> target, "!" when something
-    else than a link is there. started: service -> digest it was last started with.
-    listeners: (ip, port) of listening TCP sockets. model_lines: for models.observe.
+    current: the generation in force, 0 for none; manifest: its own record. origin: the record
+    of the generation that an interrupted run came from. generations: those that were good
+    once. files: path -> (sha256, octal mode), of files that are there and readable. links:
+    absolute path -> target, "!" when something else than a link is there. started: service ->
+    digest it was last started with. listeners: (ip, port) of listening TCP sockets.
+    model_lines: for models.observe. damage: records of our own that cannot be read.
     """
 
     facts: Mapping[str, str]
@@ -85,6 +47,7 @@ class Observed:
     foreign_current: str | None = None
     generations: tuple[int, ...] = ()
     manifest: Manifest | None = None
+    origin: Manifest | None = None
     files: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
     units: Mapping[str, UnitState] = field(default_factory=dict)
@@ -92,99 +55,142 @@ class Observed:
     listeners: frozenset[tuple[str, int]] = frozenset()
     model_lines: tuple[str, ...] = ()
     troubles: tuple[str, ...] = ()
+    damage: tuple[FleetError, ...] = ()
 
 
 def parse_observed(text: str, root: str) -> Observed:
     """Read the output of remote/observe.sh.
 
-    Raises FleetError when it is cut short or the machine's own records are damaged.
+    Raises FleetError when it is cut short or another user's records cannot be read; damaged
+    records are part of the result.
     """
     records: dict[str, list[list[str]]] = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):
         kind, *fields = line.split("\t")
         records.setdefault(kind, []).append(fields)
     if "end" not in records:
         raise FleetError("the observation was cut short", hint="run it again")
-    current, foreign = _current(records, root)
-    return Observed(
-        facts={key: value for key, value in _pairs(records, "fact") if key != "symlink"}
-        | {"symlink": ", ".join(v for k, v in _pairs(records, "fact") if k == "symlink")},
-        lock=_lock(records),
-        journal=_journal(records, root),
-        current=current,
-        foreign_current=foreign,
-        generations=tuple(
-            sorted(int(name) for (name,) in records.get("generation", []) if name.isdigit())
-        ),
-        manifest=_manifest(records, root),
-        files=_files(records),
-        links=dict(_pairs(records, "link")),
-        units={
-            service: UnitState(state, detail)
-            for service, state, detail in (_three(fields) for fields in records.get("unit", []))
-        },
-        started=dict(_pairs(records, "started")),
-        listeners=frozenset(_listener(fields[0]) for fields in records.get("listen", [])),
-        model_lines=tuple("\t".join(["model", *fields]) for fields in records.get("model", [])),
-        troubles=tuple(": ".join(fields) for fields in records.get("trouble", [])),
-    )
-
-
-def _pairs(records: Mapping[str, list[list[str]]], kind: str) -> list[tuple[str, str]]:
-    return [(fields[0], "\t".join(fields[1:])) for fields in records.get(kind, []) if fields]
-
-
-def _three(fields: Sequence[str]) -> tuple[str, str, str]:
-    return fields[0], fields[1], " ".join(fields[2:])
-
-
-def _files(records: Mapping[str, list[list[str]]]) -> dict[str, tuple[str, str]]:
-    modes = {path: mode for mode, path in _pairs(records, "mode")}
-    return {path: (sha, modes.get(path, "")) for sha, path in _pairs(records, "sum")}
-
-
-def _lock(records: Mapping[str, list[list[str]]]) -> Lock | None:
-    for alive, holder in _pairs(records, "lock"):
-        return Lock.parse(holder, alive == "alive")
-    return None
-
-
-def _journal(records: Mapping[str, list[list[str]]], root: str) -> Journal | None:
-    for fields in records.get("journal", []):
-        parts = fields[0].split("|") if fields else []
-        if len(parts) != 6 or not (parts[0].isdigit() and parts[1].isdigit()):
-            raise FleetError(
-                f"{root}/.inferbase/journal is damaged",
-                hint=f"look at {root}/current, then remove the journal: the next run starts "
-                "from what is in force",
-            )
-        return Journal(int(parts[0]), int(parts[1]), *parts[2:])
-    return None
-
-
-def _current(records: Mapping[str, list[list[str]]], root: str) -> tuple[int, str | None]:
-    for fields in records.get("current", []):
-        target = fields[0] if fields else ""
-        number = target.removeprefix(GENERATIONS)
-        if target.startswith(GENERATIONS) and number.isdigit():
-            return int(number), None
-        return 0, target
-    return 0, None
-
-
-def _manifest(records: Mapping[str, list[list[str]]], root: str) -> Manifest | None:
     for fields in records.get("unreadable", []):
         raise FleetError(
             f"{fields[0]} is not readable",
             hint="it is another user's: set `sudo: true` or that `user` in the machine file",
         )
-    for fields in records.get("manifest", []):
-        return load_manifest("\t".join(fields), f"{root}/current/.manifest")
+    current, foreign = _current(records)
+    generations = sorted(int(f[0]) for f in records.get("generation", []) if _number(f))
+    damage: list[FleetError] = []
+    return Observed(
+        facts={key: value for key, value in _pairs(records, "fact") if key != "symlink"}
+        | {"symlink": ", ".join(v for k, v in _pairs(records, "fact") if k == "symlink")},
+        lock=_lock(records),
+        journal=_journal(records, root, damage),
+        current=current,
+        foreign_current=foreign,
+        generations=tuple(generations),
+        manifest=_manifest(records, root, current, generations, damage),
+        origin=_origin(records),
+        files=_files(records),
+        links=dict(_pairs(records, "link")),
+        units=_units(records),
+        started=dict(_pairs(records, "started")),
+        listeners=_listeners(records),
+        model_lines=tuple("\t".join(["model", *fields]) for fields in records.get("model", [])),
+        troubles=tuple(": ".join(fields) for fields in records.get("trouble", [])),
+        damage=tuple(damage),
+    )
+
+
+def _number(fields: list[str]) -> bool:
+    return bool(fields) and fields[0].isascii() and fields[0].isdigit()
+
+
+def _pairs(records: Records, kind: str) -> list[tuple[str, str]]:
+    return [(fields[0], "\t".join(fields[1:])) for fields in records.get(kind, []) if fields]
+
+
+def _units(records: Records) -> dict[str, UnitState]:
+    found = {}
+    for fields in records.get("unit", []):
+        service, state, *detail = [*fields, "", ""][: max(len(fields), 2)]
+        found[service] = UnitState(state or "unknown", " ".join(detail))
+    return found
+
+
+def _files(records: Records) -> dict[str, tuple[str, str]]:
+    modes = {path: mode for mode, path in _pairs(records, "mode")}
+    return {path: (sha, modes.get(path, "")) for sha, path in _pairs(records, "sum")}
+
+
+def _lock(records: Records) -> Lock | None:
+    for alive, holder in _pairs(records, "lock"):
+        return Lock.parse(holder, alive == "alive")
     return None
+
+
+def _journal(records: Records, root: str, damage: list[FleetError]) -> Journal | None:
+    for fields in records.get("journal", []):
+        found = Journal.parse("\t".join(fields))
+        if found is None:
+            damage.append(
+                FleetError(
+                    f"{root}/.inferbase/journal is damaged",
+                    hint=f"`rm {root}/.inferbase/journal` lets the next run go on from the "
+                    f"generation in force; `invoke rollback` returns to a good one",
+                )
+            )
+        return found
+    return None
+
+
+def _current(records: Records) -> tuple[int, str | None]:
+    for fields in records.get("current", []):
+        target = fields[0] if fields else ""
+        number = target.removeprefix(GENERATIONS)
+        if target.startswith(GENERATIONS) and _number([number]):
+            return int(number), None
+        return 0, target
+    return 0, None
+
+
+def _manifest(
+    records: Records, root: str, current: int, kept: list[int], damage: list[FleetError]
+) -> Manifest | None:
+    place = f"{root}/.inferbase/generations/{current}/.manifest"
+    try:
+        for fields in records.get("manifest", []):
+            return load_manifest("\t".join(fields), place)
+        if current:
+            raise FleetError(f"{place} is gone")
+    except FleetError as error:
+        others = [str(number) for number in kept if number != current]
+        back = f"`invoke rollback --to N` returns to one of {', '.join(others)}; " if others else ""
+        fresh = f"`sh {root}/current/control remove; rm {root}/current`, then `invoke up`"
+        damage.append(FleetError(error.what, hint=f"{back}{fresh} starts afresh"))
+    return None
+
+
+def _origin(records: Records) -> Manifest | None:
+    for fields in records.get("origin", []):
+        try:
+            return load_manifest("\t".join(fields), "origin")
+        except FleetError:
+            return None
+    return None
+
+
+def _listeners(records: Records) -> frozenset[tuple[str, int]]:
+    found = set()
+    for fields in records.get("listen", []):
+        try:
+            found.add(_listener(fields[0]))
+        except (ValueError, IndexError):
+            continue
+    return frozenset(found)
 
 
 def _listener(text: str) -> tuple[str, int]:
     """/proc/net/tcp's hexadecimal address: 32-bit words in the machine's byte order."""
     address, _, port = text.partition(":")
     words = [bytes.fromhex(address[i : i + 8])[::-1] for i in range(0, len(address), 8)]
-    return str(ipaddress.ip_address(b"".join(words))), int(port, 16)
+    ip = ipaddress.ip_address(b"".join(words))
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return str(mapped or ip), int(port, 16)

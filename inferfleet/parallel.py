@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -33,5 +33,30 @@ def on_each(machines: Sequence[str], work: Callable[[str], T]) -> list[Answer[T]
 
     if len(machines) == 1:
         return [one(machines[0])]
-    with ThreadPoolExecutor(max_workers=min(MOST_AT_ONCE, max(1, len(machines)))) as pool:
-        return list(pool.map(one, machines))
+    found: dict[str, Answer[T]] = {}
+    bugs: list[BaseException] = []
+    waiting = list(reversed(machines))
+
+    def worker() -> None:
+        while waiting:
+            try:
+                name = waiting.pop()
+            except IndexError:
+                return
+            try:
+                found[name] = one(name)
+            except BaseException as error:
+                bugs.append(error)
+
+    # Daemons: an interrupted run ends at once, it does not wait for the slowest machine.
+    threads = [
+        threading.Thread(target=worker, daemon=True)
+        for _ in range(min(MOST_AT_ONCE, len(machines)))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if bugs:
+        raise bugs[0]
+    return [found[name] for name in machines]

@@ -25,8 +25,10 @@ def probe_host(fleet: Fleet, target: str) -> dict[str, Any]:
             address=address, user=user or None, port=int(port) if port.isdigit() else None
         )
     host = open_host(machines, target)
-    result = host.run(program("doctor", root="/opt/inferbase", runtimes=""), timeout=120)
-    host.close()
+    try:
+        result = host.run(program("doctor", root="/opt/inferbase", runtimes=""), timeout=120)
+    finally:
+        host.close()
     facts: dict[str, Any] = dict(
         line.split("\t", 1) for line in result.out.splitlines() if "\t" in line
     )

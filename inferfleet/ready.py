@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from inferfleet.errors import FleetError
@@ -19,11 +19,12 @@ POLL_SECONDS = 0.25
 STATE_SECONDS = 1.0
 CRASH_LOOKS = 3
 REQUEST_SECONDS = 120.0
+GONE = UnitState("stopped", "is gone")
 
 
 @dataclass(frozen=True)
 class Readiness:
-    """stage: down, port, loading, http, ready; seconds since the wait began."""
+    """stage: down, port, loading, http, refused (our key), ready; seconds since the wait began."""
 
     service: str
     stage: str
@@ -81,11 +82,11 @@ def check(base_url: str, unit: Unit, key: Secret | None, timeout: float) -> Read
             if not answer.is_success:
                 return Readiness(
                     unit.service,
-                    "http",
+                    "refused" if answer.status_code in {401, 403} else "http",
                     f"{path} answers {answer.status_code}: {answer.text[:200]}",
                 )
             return _generated(unit.service, path, answer.json())
-    except (httpx.TransportError, ValueError) as error:
+    except (httpx.HTTPError, ValueError) as error:
         what = "no answer" if asking == "down" else "healthy, but no answer to a request"
         return Readiness(unit.service, asking, f"{what} ({type(error).__name__})")
 
@@ -137,7 +138,11 @@ def wait_ready(
     watch = _Watch(states)
     for unit in units:
         if unit.probe is None or unit.address is None:
-            done.append(Readiness(unit.service, "ready", "has no port to ask"))
+            state = states().get(unit.service, GONE)
+            stage = "ready" if state.up else "down"
+            done.append(Readiness(unit.service, stage, f"{state.state}: {state.detail}"))
+            if not state.up:
+                break
             continue
         with ExitStack() as stack:
             port = stack.enter_context(
@@ -184,7 +189,7 @@ class _Watch:
         states = self._states()
         self._next = time.monotonic() + STATE_SECONDS
         for unit in units:
-            state = states.get(unit.service, UnitState("stopped", "is gone"))
+            state = states.get(unit.service, GONE)
             if state.state in {"failed", "stopped"}:
                 return unit.service, f"{state.state}: {state.detail}"
             if state.state == "restarting":
@@ -219,6 +224,8 @@ def _wait_one(
             last = found.detail
         if trouble := watch.trouble(units):
             return Readiness(trouble[0], "down", trouble[1], seconds)
+        if found.stage == "refused":
+            return replace(found, seconds=seconds)
         if left <= 0:
             return Readiness(
                 unit.service,

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inferfleet import native, stanza
+from inferfleet.control import control_file
 from inferfleet.errors import USAGE, FleetError
 from inferfleet.escape import env_file, sh_env
 from inferfleet.release import File, Probe, Release, Unit
-from inferfleet.resolve import View, project_name, resolve
+from inferfleet.resolve import Resolved, project_name, resolve
 from inferfleet.schema.fleet import Fleet
 from inferfleet.templates import Templates
 from inferfleet.wires import wire
@@ -60,9 +61,11 @@ def render(
         getattr(rendering, view.runtime)(view, python)
     network = machine.network
     rendering.project(network.model_dump() if network else None)
+    project = project_name(root)
+    rendering.files["control"] = control_file(rendering.templates, name, root, project)
     return Release(
         machine=name,
-        project=project_name(root),
+        project=project,
         root=root,
         files=rendering.files,
         links=rendering.links,
@@ -91,7 +94,7 @@ class _Rendering:
         templates: Templates,
         machine: str,
         secrets: Mapping[str, Secret],
-        views: list[View],
+        views: list[Resolved],
     ) -> None:
         self.templates = templates
         self.machine = machine
@@ -103,7 +106,7 @@ class _Rendering:
         self._stanzas: dict[str, str] = {}
         self._volumes: set[str] = set()
 
-    def compose(self, view: View, python: str | None) -> None:
+    def compose(self, view: Resolved, python: str | None) -> None:
         """One service of the compose project."""
         wired, hidden = wire(view, self.views, self._reveal)
         own = []
@@ -121,7 +124,7 @@ class _Rendering:
         self._volumes.update(stanza.named_volumes(data["mounts"]))
         self.digests[view.name] = _digest(text, own)
 
-    def systemd(self, view: View, python: str | None) -> None:
+    def systemd(self, view: Resolved, python: str | None) -> None:
         """One native unit, its secrets and the links that install it."""
         own = [
             self._add(native.credential_path(view, env), self._reveal(view, name), 0o600, True)
@@ -135,7 +138,7 @@ class _Rendering:
             self.links[f"{UNIT_DIRECTORY}/multi-user.target.wants/{view.unit}.service"] = path
         self.digests[view.name] = _digest(text, own)
 
-    def process(self, view: View, python: str | None) -> None:
+    def process(self, view: Resolved, python: str | None) -> None:
         """One supervised process: its script and its secrets."""
         own = []
         if view.secrets:
@@ -166,14 +169,13 @@ class _Rendering:
                     {
                         "name": view.name,
                         "text": self._stanzas[view.name],
-                        "digest": self.digests[view.name],
                     }
                     for view in views
                 ],
             ),
         )
 
-    def unit(self, view: View) -> Unit:
+    def unit(self, view: Resolved) -> Unit:
         """What the engine must know of a rendered service."""
         kind = view.kind
         probe = None
@@ -201,7 +203,7 @@ class _Rendering:
             gpu=view.gpu,
         )
 
-    def _text(self, template: str, view: View, data: Mapping[str, Any]) -> str:
+    def _text(self, template: str, view: Resolved, data: Mapping[str, Any]) -> str:
         s = {**data, "name": view.name, "kind": view.service.kind}
         return self.templates.render(template, machine=self.machine, s=s)
 
@@ -217,7 +219,7 @@ class _Rendering:
         self.files[path] = File(content, mode, secret)
         return self.files[path]
 
-    def _reveal(self, view: View, name: str) -> str:
+    def _reveal(self, view: Resolved, name: str) -> str:
         if name not in self.secrets:
             raise FleetError(
                 f"{self.machine}: {view.name} needs the secret {name}, and the machine has none",

@@ -19,7 +19,7 @@ LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True)
-class View:
+class Resolved:
     """A service as it will run.
 
     project: prefix of the names of its container, unit and volumes. gpus: "all", "none" or
@@ -99,7 +99,7 @@ def project_name(root: str) -> str:
     return name or "inferbase"
 
 
-def resolve(fleet: Fleet, machine: Machine, name: str, root: str, models: str) -> View:
+def resolve(fleet: Fleet, machine: Machine, name: str, root: str, models: str) -> Resolved:
     """The view of one service. Raises FleetError for what its kind or runtime cannot do."""
     service = machine.services[name]
     kind = fleet.kinds[service.kind]
@@ -115,7 +115,7 @@ def resolve(fleet: Fleet, machine: Machine, name: str, root: str, models: str) -
     if need is None and kind.model_required:
         raise FleetError(f"{name}: the kind {service.kind} needs a model", code=USAGE)
     secrets = _secrets(kind, service)
-    return View(
+    return Resolved(
         name=name,
         project=project_name(root),
         root=root,

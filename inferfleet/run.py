@@ -73,17 +73,12 @@ class Run:
 
     def release(self, name: str, secrets: Mapping[str, Secret]) -> Release:
         """Everything rendered for one machine; secrets that are missing render as empty."""
+        from inferfleet.control import with_control
         from inferfleet.render import render
 
         missing = {key: Secret("") for key in self.machine(name).secrets if key not in secrets}
-        from dataclasses import replace
-        from inferfleet.control import control_file
-        from inferfleet.templates import Templates
-
-        r = render(self.fleet, name, {**missing, **secrets})
-        return replace(
-            r, files={**r.files, "control": control_file(Templates(self.fleet.template_dirs), r)}
-        )
+        release = render(self.fleet, name, {**missing, **secrets})
+        return with_control(release, self.fleet.template_dirs)
 
     def session(self, name: str, lenient: bool = False) -> Session:
         """A session with one machine; lenient is for tasks that only look or stop."""
@@ -94,7 +89,9 @@ class Run:
             for service, entry in machine.services.items()
             if entry.modelfile is not None
         }
-        return Session(host, self.release(name, secrets), machine.sudo, secrets, modelfiles)
+        unknown = tuple(sorted(machine.secrets.keys() - secrets.keys()))
+        release = self.release(name, secrets)
+        return Session(host, release, machine.sudo, secrets, modelfiles, unknown)
 
     def redact(self, text: str) -> str:
         """The text without any secret that this run has seen."""

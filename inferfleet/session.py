@@ -19,7 +19,7 @@ from inferfleet.models.need import ModelNeed
 from inferfleet.models.observe import observe_script as models_script
 from inferfleet.models.progress import Progress
 from inferfleet.observed import Observed, parse_observed
-from inferfleet.plan import Goal, Plan, Step, lock_problems, make_plan
+from inferfleet.plan import Goal, Plan, down_plan, make_plan
 from inferfleet.release import Release, Unit
 from inferfleet.remote import program
 from inferfleet.secrets import Secret
@@ -49,9 +49,11 @@ class Session:
         sudo: bool,
         secrets: Mapping[str, Secret],
         modelfiles: Mapping[str, Mapping[str, Any]],
+        unknown: tuple[str, ...] = (),
     ) -> None:
+        """unknown: secrets that could not be had; the release is made without them."""
         self.host, self.release, self.sudo, self.secrets = host, release, sudo, secrets
-        self.modelfiles = modelfiles
+        self.modelfiles, self.unknown = modelfiles, unknown
 
     def observe(self, release: Release | None = None) -> Observed:
         """One round trip: what is there now."""
@@ -85,31 +87,26 @@ class Session:
         release = read_generation(self.host, self.release, to, self.sudo)
         observed = self.observe(release)
         goal = Goal()
-        planned = self._detailed(release, observed, make_plan(release, observed, goal), goal)
+        plan = make_plan(release, observed, goal, forced=True)
+        planned = self._detailed(release, observed, plan, goal, forced=True)
         return replace(planned, upload=False, plan=replace(planned.plan, to=to))
 
     def plan_down(self, services: frozenset[str] | None) -> Planned:
         """Stop and remove what runs; nothing is written but the lock and the history."""
         observed = self.observe()
-        known = observed.manifest.units if observed.manifest else {}
-        steps = [
-            Step("remove", service, f"is {state.state}")
-            for service, state in observed.units.items()
-            if service in known and (services is None or service in services)
-            and (state.up or known[service].runtime == "compose")
-        ]  # fmt: skip
-        problems = tuple(lock_problems(self.host.name, observed))
-        current = observed.current
-        plan = Plan(self.host.name, current, current, tuple(steps), problems=problems)
+        plan = down_plan(self.host.name, observed, services)
         return Planned(self, self.release, observed, plan, Details({}, {}, {}), upload=False)
 
-    def _detailed(self, release: Release, observed: Observed, plan: Plan, goal: Goal) -> Planned:
+    def _detailed(
+        self, release: Release, observed: Observed, plan: Plan, goal: Goal, forced: bool = False
+    ) -> Planned:
         if plan.empty:
             return Planned(self, release, observed, plan, Details({}, {}, {}))
         result = self.host.run(details_script(release, plan), sudo=self.sudo, timeout=60)
         details = parse_details(result.out)
         size = len(pack(release)) if plan.to != plan.source else 0
-        again = make_plan(release, observed, goal, reasons(release, plan, details.contents))
+        why = reasons(release, plan, details.contents)
+        again = make_plan(release, observed, goal, why, forced)
         return Planned(
             self, release, observed, with_details(again, details, observed, size), details
         )

@@ -13,7 +13,12 @@ from inferfleet.events import Event
 
 FETCH_SECONDS = 2.0
 # The steps worth a line; the others take milliseconds.
-STEPS = {"upload": "uploading the release", "start": "starting services", "revert": "rolling back"}
+STEPS = {
+    "upload": "uploading the release",
+    "stop": "stopping services",
+    "start": "starting services",
+    "revert": "rolling back",
+}
 
 
 def say(text: str, redact: Callable[[str], str] = str, stream: TextIO | None = None) -> None:
@@ -53,6 +58,17 @@ def data(value: Any) -> None:
     """JSON on stdout, nothing else."""
     json.dump(value, sys.stdout, indent=2, default=str)
     sys.stdout.write("\n")
+
+
+def hidden(value: Any, redact: Callable[[str], str]) -> Any:
+    """The same data with every text in it redacted."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {key: hidden(entry, redact) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [hidden(entry, redact) for entry in value]
+    return value
 
 
 def output(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], form: str) -> None:

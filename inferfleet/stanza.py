@@ -8,31 +8,31 @@ from typing import Any
 
 from inferfleet.argv import build
 from inferfleet.models.need import ModelNeed
-from inferfleet.resolve import View
+from inferfleet.resolve import Resolved
 from inferfleet.schema.kind import ComposeKind
 
 # Only a model that lies outside the models directory is mounted here.
 OUTSIDE_MODEL = "/model"
 
 
-def env_path(view: View) -> str:
+def env_path(view: Resolved) -> str:
     """Where the service's secrets lie in the release, as environment variables."""
     return f"env/{view.name}.env"
 
 
-def modelfile_path(view: View) -> str:
+def modelfile_path(view: Resolved) -> str:
     """Where the service's Modelfile lies in the release."""
     return f"ollama/{view.name}/Modelfile"
 
 
-def wants_modelfile(view: View) -> bool:
+def wants_modelfile(view: Resolved) -> bool:
     """True when the service lays parameters or another name over its Ollama model."""
     if view.need is None or view.kind.model_format != "ollama":
         return False
     return view.service.modelfile is not None or view.served_name != view.need.path
 
 
-def compose(view: View, wired: Mapping[str, str]) -> dict[str, Any]:
+def compose(view: Resolved, wired: Mapping[str, str]) -> dict[str, Any]:
     """The container of a view; wired: variables that list other services."""
     kind = view.kind.compose
     assert kind is not None
@@ -87,7 +87,7 @@ def named_volumes(mounts: Iterable[Mapping[str, Any]]) -> list[str]:
     return sorted(mount["source"] for mount in mounts if mount["type"] == "volume")
 
 
-def _mounts(view: View, kind: ComposeKind) -> list[dict[str, Any]]:
+def _mounts(view: Resolved, kind: ComposeKind) -> list[dict[str, Any]]:
     mounts: dict[str, dict[str, Any]] = {}
     if kind.models is not None and view.need is not None and view.need.path.startswith("/"):
         if _below(view.need.path, view.models):
@@ -118,12 +118,12 @@ def _bind(source: str, target: str, read_only: bool = True) -> dict[str, Any]:
     }
 
 
-def start_timeout(view: View) -> int:
+def start_timeout(view: Resolved) -> int:
     """Seconds from start to ready before the start has failed."""
     return view.service.start_timeout or view.kind.start_timeout
 
 
-def common_values(view: View) -> dict[str, str | None]:
+def common_values(view: Resolved) -> dict[str, str | None]:
     return {
         "model": view.need.path if view.need else None,
         "served-name": view.served_name,
@@ -132,7 +132,7 @@ def common_values(view: View) -> dict[str, str | None]:
     }
 
 
-def _inside(view: View, kind: ComposeKind) -> str | None:
+def _inside(view: Resolved, kind: ComposeKind) -> str | None:
     """The path of the model as the container sees it."""
     if view.need is None or not view.need.path.startswith("/"):
         return view.need.path if view.need else None
@@ -152,7 +152,7 @@ def _below(path: str, directory: str) -> bool:
     return path == directory or path.startswith(directory.rstrip("/") + "/")
 
 
-def modelfile(view: View) -> dict[str, Any]:
+def modelfile(view: Resolved) -> dict[str, Any]:
     """What stands in the service's Modelfile; only for views that want one."""
     need, spec = view.need, view.service.modelfile
     assert need is not None

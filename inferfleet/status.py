@@ -17,7 +17,8 @@ def status_rows(session: Session, services: frozenset[str] | None) -> list[dict[
     release = session.release
     old = observed.manifest.units if observed.manifest else {}
     plan = make_plan(release, observed, Goal(start=False))
-    pending = {step.target: step for step in plan.steps}
+    # Without all its secrets the release is not what it should be: nothing follows from it.
+    pending = {} if session.unknown else {step.target: step for step in plan.steps}
     rows = []
     names = [*release.units, *sorted((old.keys() | observed.units.keys()) - release.units.keys())]
     for service in names:
@@ -44,11 +45,15 @@ def status_rows(session: Session, services: frozenset[str] | None) -> list[dict[
         )
     trouble = list(plan.notes)
     if observed.journal:
-        trouble.append(observed.journal.verdict)
+        trouble.append(observed.journal.verdict(observed.current))
     if observed.lock and observed.lock.alive:
         trouble.append(f"locked by {observed.lock}")
+    trouble += [str(error).replace("\n", "; ") for error in observed.damage]
     files = len(plan.changed_files)
-    if observed.current and files:
+    if session.unknown:
+        names = ", ".join(session.unknown)
+        trouble.append(f"secrets that cannot be had here: {names}; so changes cannot be told")
+    elif observed.current and files:
         trouble.append(f"{files} files differ from the inventory: see `invoke plan`")
     for text in trouble:
         rows.append(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from inferfleet.resolve import View
+from inferfleet.errors import USAGE, FleetError
+from inferfleet.resolve import Resolved
 from inferfleet.schema.kind import Wire
 
 # Sent to a service that asks for no key: clients do not accept an empty one.
@@ -12,7 +13,7 @@ NO_KEY = "none"
 
 
 def wire(
-    view: View, views: Sequence[View], reveal: Callable[[View, str], str]
+    view: Resolved, views: Sequence[Resolved], reveal: Callable[[Resolved, str], str]
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Variables that list the other services, first the plain ones, then those with secrets."""
     plain: dict[str, str] = {}
@@ -28,12 +29,19 @@ def wire(
             plain[wanted.enable] = "true" if targets else "false"
         if wanted.keys is not None:
             keys = [reveal(other, other.key) if other.key else NO_KEY for other in targets]
+            if any(wanted.separator in key for key in keys):
+                raise FleetError(
+                    f"{view.name}: an API key it should send holds {wanted.separator!r}, which "
+                    "separates keys there",
+                    "choose another key",
+                    code=USAGE,
+                )
             secret = any(other.key for other in targets)
             (hidden if secret else plain)[wanted.keys] = wanted.separator.join(keys)
     return plain, hidden
 
 
-def _url(view: View, wanted: Wire) -> str:
+def _url(view: Resolved, wanted: Wire) -> str:
     """Inside the project's network a service's name is its host name."""
     assert view.kind.compose is not None
     return f"http://{view.name}:{view.kind.compose.port}{wanted.suffix}"

@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+from inferfleet.archive import own_files
 from inferfleet.errors import USAGE, FleetError
 from inferfleet.release import File, Release
 
@@ -21,7 +22,9 @@ def write_release(release: Release, out: Path) -> list[Path]:
     changed by hand, or is reached through a link.
     """
     ours = _read_list(out)
-    content = {**release.files, "LINKS": _links(release)} if release.links else release.files
+    content = {**release.files, ".units": own_files(release)[".units"]}
+    if release.links:
+        content["LINKS"] = _links(release)
     for path in {*content, *ours}:
         _check(out, path, ours.get(path))
     new = {path: [file.sha256] for path, file in content.items()}

@@ -126,19 +126,20 @@ def plan(
     from inferfleet.diff import plan_data
     from inferfleet.plan import Goal
     from inferfleet.run import Run
-    from inferfleet.show import data
+    from inferfleet.show import data, hidden
 
     run = Run(overlay(c), host or (), group or (), service or ())
     answers = _plan_all(
         run, run.session, lambda session, name: session.plan(Goal(True, run.services[name]))
     )
     if format == "json":
-        data([
+        found = [
             plan_data(a.value.plan, a.value.release, a.value.details.contents)
             if a.value
             else {"machine": a.machine, "error": str(a.error)}
             for a in answers
-        ])  # fmt: skip
+        ]
+        data(hidden(found, run.redact))
     _show_plans(run, answers, to_stdout=format == "table")
     problems = [p for a in answers if a.value for p in a.value.plan.problems]
     errors = [a.error for a in answers if a.error]
@@ -215,7 +216,7 @@ def _show_plans(run: Run, answers: list[Answer[Planned]], to_stdout: bool) -> No
     stream = sys.stdout if to_stdout else sys.stderr
     for answer in answers:
         if answer.error:
-            report(answer.error)
+            report(answer.error, run.redact)
         elif answer.value:
             planned = answer.value
             contents = planned.details.contents
@@ -234,7 +235,7 @@ def _carry_out(
 ) -> int:
     """Plan everywhere, show, ask once, apply everywhere, sum up."""
     from inferfleet.parallel import on_each
-    from inferfleet.show import Reporter
+    from inferfleet.show import Reporter, hidden
 
     answers = _plan_all(run, session, make)
     _show_plans(run, answers, to_stdout=False)
@@ -246,10 +247,10 @@ def _carry_out(
     reporter = Reporter(run.redact)
     done = on_each(changing, lambda name: ready[name].talk.apply(ready[name], what, reporter))
     outcomes = {a.machine: a for a in done}
-    rows = [_row(answer, outcomes.get(answer.machine)) for answer in answers]
+    rows = [hidden(_row(a, outcomes.get(a.machine)), run.redact) for a in answers]
     for answer in done:
         if answer.error:
-            report(answer.error)
+            report(answer.error, run.redact)
         elif answer.value and not answer.value.ok:
             _show_failure(run, answer.value)
     _sum_up(run, rows, what, form)
@@ -294,7 +295,7 @@ def _row(planned: Answer[Planned], outcome: Answer[Outcome] | None) -> dict[str,
 def _show_failure(run: Run, outcome: Outcome) -> None:
     from inferfleet.show import say
 
-    report(FleetError(f"{outcome.machine}: {run.redact(outcome.failure)}"))
+    report(FleetError(f"{outcome.machine}: {outcome.failure}"), run.redact)
     if outcome.logs:
         say("last lines of its log:", run.redact)
         say("\n".join(f"  {line}" for line in outcome.logs), run.redact)

@@ -79,13 +79,10 @@ def verb(**options: Any) -> Callable[[Callable[..., Any]], Verb]:
     return decorate
 
 
-def report(error: FleetError) -> None:
+def report(error: FleetError, redact: Callable[[str], str] = str) -> None:
     """The only printer of errors: `error: file:line:col: what`, then `hint: ...`, on stderr."""
-    if isinstance(error, FleetErrors):
-        for one in error.errors:
-            sys.stderr.write(f"error: {one}\n")
-    else:
-        sys.stderr.write(f"error: {error}\n")
+    for one in error.errors if isinstance(error, FleetErrors) else [error]:
+        sys.stderr.write(redact(f"error: {one}\n"))
     sys.stderr.flush()
 
 

@@ -106,7 +106,7 @@ def shell(
     if service:
         unit = session.release.units[service[0]]
         if unit.runtime == "compose":
-            script = f"exec docker exec -it {unit.name} sh"
+            script = f"exec docker exec -i$([ -t 0 ] && echo t) {unit.name} sh"
         else:
             script = f'cd {session.release.root} && exec "${{SHELL:-/bin/sh}}" -l'
     return session.host.interact(script, sudo=session.sudo)

@@ -1,14 +1,16 @@
 # service NAME -> fields of its line.
 unit_field() {
-  printf '%s\n' "$units" | while read -r service runtime name digest gpu; do
+  printf '%s\n' "$units" | while read -r service runtime name digest gpu boot; do
     [ "$service" = "$1" ] || continue
-    case $2 in runtime) echo "$runtime" ;; name) echo "$name" ;; digest) echo "$digest" ;; esac
+    case $2 in
+      runtime) echo "$runtime" ;; name) echo "$name" ;; digest) echo "$digest" ;; boot) echo "$boot" ;;
+    esac
   done
 }
 unit_name() { unit_field "$1" name; }
 # services_of RUNTIME [gpu] -> names, in start order.
 services_of() {
-  printf '%s\n' "$units" | while read -r service runtime name digest gpu; do
+  printf '%s\n' "$units" | while read -r service runtime name digest gpu boot; do
     [ "$runtime" = "$1" ] && [ "${2:-$gpu}" = "$gpu" ] && echo "$service"
   done
 }
@@ -27,16 +29,18 @@ act() {
   for one in "$@"; do
     [ -n "$(unit_field "$one" runtime)" ] || { echo "no service $one here" >&2; return 64; }
   done
+  mkdir -p "$state/started"
   for runtime in compose systemd process; do
     chosen=$(of_runtime "$runtime" "$@")
-    [ -z "$chosen" ] || "${runtime}_$verb" $chosen || return 1
-  done
-  mkdir -p "$state/started"
-  for one in "$@"; do
-    case $verb in
-      start | replace) unit_field "$one" digest >"$state/started/$one" ;;
-      remove) rm -f "$state/started/$one" ;;
-    esac
+    [ -n "$chosen" ] || continue
+    # While it is acted on, nobody knows what runs: after an interruption it is replaced.
+    for one in $chosen; do
+      case $verb in start | replace | remove) rm -f "$state/started/$one" ;; esac
+    done
+    "${runtime}_$verb" $chosen || return 1
+    for one in $chosen; do
+      case $verb in start | replace) unit_field "$one" digest >"$state/started/$one" ;; esac
+    done
   done
 }
 case ${1:-} in

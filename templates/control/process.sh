@@ -12,8 +12,14 @@ process_stop() { process_each stop "$@"; }
 process_remove() { process_each stop "$@"; }
 process_state() {
   for service in $(services_of process); do
-    line=$(sh "$root/current/process/$(unit_name "$service")/run" state)
-    printf 'unit\t%s\t%s\t%s\n' "$service" "${line%% *}" "${line#* }"
+    # running PID SINCE RESTARTS, stopped, or failed EXIT
+    set -- $(sh "$root/current/process/$(unit_name "$service")/run" state)
+    case ${1:-unknown} in
+      running) detail="pid ${2:-?}, restarts ${4:-0}" ;;
+      failed) detail="exit ${2:-?}" ;;
+      *) detail= ;;
+    esac
+    printf 'unit\t%s\t%s\t%s\n' "$service" "${1:-unknown}" "$detail"
   done
 }
 process_logs() {

@@ -1,16 +1,24 @@
 # systemd: one unit a service, a link in /etc/systemd/system to current/systemd/.
-systemd_wants=/etc/systemd/system/multi-user.target.wants
+systemd_units=/etc/systemd/system
+systemd_wants=$systemd_units/multi-user.target.wants
+systemd_name() { echo "$(unit_name "$1").service"; }
 systemd_reload() {
   # A reload can take the GPU away from running containers: only when a unit really changed.
+  # Which digest systemd has loaded is noted here; times of files do not tell.
+  stale=
+  mkdir -p "$state/loaded"
   for service in "$@"; do
-    case $(systemctl show -p NeedDaemonReload -p LoadState "$(unit_name "$service")") in
-      *NeedDaemonReload=yes* | *LoadState=not-found*)
-        systemctl daemon-reload || return 1
-        compose_check_gpus
-        return 0
-        ;;
+    [ "$(cat "$state/loaded/$service" 2>/dev/null)" = "$(unit_field "$service" digest)" ] || stale=yes
+    case $(systemctl show -p NeedDaemonReload -p LoadState "$(systemd_name "$service")") in
+      *NeedDaemonReload=yes* | *LoadState=not-found*) stale=yes ;;
     esac
   done
+  [ -n "$stale" ] || return 0
+  systemctl daemon-reload || return 1
+  for service in $(services_of systemd); do
+    unit_field "$service" digest >"$state/loaded/$service"
+  done
+  compose_check_gpus
 }
 compose_check_gpus() {
   for service in $(services_of compose gpu); do
@@ -27,8 +35,12 @@ systemd_act() {
   shift
   systemd_reload "$@" || return 1
   for service in "$@"; do
-    unit=$(unit_name "$service")
-    mkdir -p "$systemd_wants" && ln -sfn "../$unit" "$systemd_wants/$unit" || return 1
+    unit=$(systemd_name "$service")
+    if [ "$(unit_field "$service" boot)" = boot ] && [ ! -L "$systemd_wants/$unit" ]; then
+      # A service that was stopped has lost it, so that a reboot does not bring it back.
+      mkdir -p "$systemd_wants" &&
+        ln -sfn "$root/current/systemd/$unit" "$systemd_wants/$unit" || return 1
+    fi
     systemctl reset-failed "$unit" 2>/dev/null
     systemctl "$action" "$unit" || return 1
   done
@@ -37,9 +49,9 @@ systemd_start() { systemd_act start "$@"; }
 systemd_replace() { systemd_act restart "$@"; }
 systemd_stop() {
   for service in "$@"; do
-    unit=$(unit_name "$service")
+    unit=$(systemd_name "$service")
     rm -f "$systemd_wants/$unit"
-    [ -e "/etc/systemd/system/$unit" ] || [ -e "/run/systemd/transient/$unit" ] || continue
+    case $(systemctl show -p LoadState "$unit") in *=not-found*) continue ;; esac
     systemctl stop "$unit" || return 1
     systemctl reset-failed "$unit" 2>/dev/null
   done
@@ -48,7 +60,7 @@ systemd_stop() {
 systemd_remove() { systemd_stop "$@"; }
 systemd_state() {
   for service in $(services_of systemd); do
-    unit=$(unit_name "$service")
+    unit=$(systemd_name "$service")
     active= sub= restarts=0 code=0
     while IFS='=' read -r key value; do
       case $key in
@@ -72,5 +84,5 @@ SHOW
   done
 }
 systemd_logs() {
-  journalctl --no-pager --output cat --unit "$(unit_name "$1")" --lines "$2" ${3:+--follow}
+  journalctl --no-pager --output cat --unit "$(systemd_name "$1")" --lines "$2" ${3:+--follow}
 }

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -116,9 +115,8 @@ class Operator:
         return self
 
     def kill(self) -> None:
-        """SIGKILL."""
-        assert self.process.pid is not None
-        os.kill(self.process.pid, signal.SIGKILL)
+        """SIGKILL, unless it has ended already."""
+        self.process.kill()
         self.process.join(_PATIENCE)
 
     def ended(self) -> Ran:

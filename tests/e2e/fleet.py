@@ -83,13 +83,13 @@ class Fleet:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("INFERBASE_", "SSH_"))}
         return {**kept, "HOME": str(self.home), "INFERBASE_OVERLAY": str(self.overlay), **extra}
 
-    def invoke(self, *words: str, timeout: float = 180, **env: str) -> Ran:
+    def invoke(self, *words: str, timeout: float = 180, input: str = "", **env: str) -> Ran:
         """Run `invoke WORDS` in the checkout without a terminal."""
         done = subprocess.run(
             [INVOKE, *words],
             cwd=REPOSITORY,
             env=self.environment(**env),
-            stdin=subprocess.DEVNULL,
+            input=input,
             capture_output=True,
             text=True,
             timeout=timeout,

@@ -79,11 +79,11 @@ def test_a_network_replaces_all_containers() -> None:
     assert replaced(workstation(), after) == set(after.units)
 
 
-def test_the_digest_is_on_the_container() -> None:
+def test_the_digest_is_not_on_the_container() -> None:
+    """It is made from secrets too, and labels can be read by everyone who may use Docker."""
     release = workstation()
-    compose = yaml.safe_load(release.files["compose.yaml"].content)
-    for name, unit in release.units.items():
-        assert compose["services"][name]["labels"]["inferbase.digest"] == unit.digest
+    text = release.files["compose.yaml"].content.decode()
+    assert not [unit for unit in release.units.values() if unit.digest in text]
 
 
 def test_wired_services_start_last() -> None:
@@ -151,6 +151,14 @@ def test_missing_secret() -> None:
         render(render_cases.fleet("workstation"), WORKSTATION, {})
 
 
+def test_a_key_that_would_fall_apart() -> None:
+    fleet = render_cases.fleet("workstation")
+    secrets = render_cases.secrets(fleet.machines[WORKSTATION])
+    with pytest.raises(FleetError, match="separates keys") as caught:
+        render(fleet, WORKSTATION, {**secrets, "VLLM_API_KEY": Secret("canary;key")})
+    assert "canary" not in str(caught.value)
+
+
 def test_runtime_that_the_kind_has_not() -> None:
     error = failing("ollama", runtime="process")
     assert (error.what, error.hint) == (
@@ -215,7 +223,7 @@ def test_written_files(tmp_path: Path) -> None:
     release = render_cases.render_case("native")
     out = tmp_path / "out"
     written = write_release(release, out)
-    assert {str(path.relative_to(out)) for path in written} == {*release.files, "LINKS"}
+    assert {str(path.relative_to(out)) for path in written} == {*release.files, "LINKS", ".units"}
     for name, file in release.files.items():
         assert (out / name).read_bytes() == file.content
         assert (out / name).stat().st_mode & 0o777 == file.mode

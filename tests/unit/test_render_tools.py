@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
 import render_cases
 
 from inferfleet.release import Release
-from inferfleet.render import write_release
+from inferfleet.render import render, write_release
+from inferfleet.schema.machine import Volume
+from inferfleet.secrets import Secret
 
 NASTY = [
     "plain", "a b", "it's", 'say "x"', "$HOME ${HOME} $$ ${X:-y} ${X:?z}", "back\\slash \\n \\$x",
@@ -82,9 +87,6 @@ def test_any_text_reaches_the_container(tmp_path: Path) -> None:
         served_name=NASTY[4],
         options={"stop": ["x", *[text for text in NASTY if not text.startswith("-")]]},
     )
-    from inferfleet.render import render
-    from inferfleet.secrets import Secret
-
     release = render(fleet, "case-spark", {key: Secret(text) for key, text in secrets.items()})
     service = _config(release, tmp_path)["vllm-qwen3-32b-fp8"]
     environment = service["environment"]
@@ -131,3 +133,84 @@ def test_systemd_accepts_every_unit(nasty: bool, tmp_path: Path) -> None:
             check=False,
         )
         assert security.returncode == 0, security.stdout
+
+
+SYSTEMD = Path("/lib/systemd/systemd")
+_ESCAPES = {
+    b"n": b"\n",
+    b"t": b"\t",
+    b"r": b"\r",
+    b"a": b"\a",
+    b"b": b"\b",
+    b"f": b"\f",
+    b"v": b"\v",
+}
+
+
+def _printed_words(line: bytes) -> list[str]:
+    """The words of a command line as systemd prints it: C escapes inside double quotes."""
+
+    def plain(match: re.Match[bytes]) -> bytes:
+        code = match[1]
+        return bytes([int(code, 8)]) if len(code) == 3 else _ESCAPES.get(code, code)
+
+    words = re.findall(rb'"((?:[^"\\]|\\.)*)"|([^ "]+)', line, re.DOTALL)
+    return [
+        re.sub(rb"\\([0-7]{3}|.)", plain, quoted).decode() if not bare else bare.decode()
+        for quoted, bare in words
+    ]
+
+
+@needs_systemd
+@pytest.mark.skipif(
+    not SYSTEMD.exists() or shutil.which("setpriv") is None, reason="no systemd to ask"
+)
+def test_systemd_reads_back_any_text() -> None:
+    """systemd itself loads the unit and prints what it understood; it runs nothing."""
+    printable = [text for text in NASTY if not any(char in text for char in "\x01\x85\r")]
+    fleet = render_cases.with_service(
+        render_cases.fleet("native"),
+        "case-native",
+        "llama",
+        env={f"V{index}": text for index, text in enumerate(printable) if "\n" not in text},
+        options={f"o{index}": text for index, text in enumerate(NASTY)},
+        volumes=[Volume(source="/a 'b\" \\c:50%", target="/t")],
+    )
+    unit = "systemd/inference-100-llama.service"
+    # Not below pytest's own folder, which another user may not enter.
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        release = render_cases.render_fleet(fleet, "case-native")
+        (folder / "x.service").write_bytes(release.files[unit].content)
+        for target in ("basic", "shutdown", "sysinit", "sockets", "timers", "paths"):
+            (folder / f"{target}.target").write_text("[Unit]\nDescription=x\n")
+        for piece in ("app", "session", "background"):
+            (folder / f"{piece}.slice").write_text("[Unit]\nDescription=x\n")
+        (folder / "default.target").write_text("[Unit]\nRequires=x.service\n")
+        (folder / "run").mkdir()
+        become: list[str] = []
+        if os.geteuid() == 0:  # systemd refuses to do this as root
+            os.chown(folder / "run", 65534, 65534)
+            become = ["setpriv", "--reuid", "65534", "--clear-groups"]
+        done = subprocess.run(
+            [*become, str(SYSTEMD), "--test", "--user", "--unit=default.target"],
+            capture_output=True,
+            check=True,
+            env={
+                "HOME": name,
+                "XDG_RUNTIME_DIR": str(folder / "run"),
+                "SYSTEMD_UNIT_PATH": name,
+                "PATH": os.environ["PATH"],
+            },
+        )
+    shown = done.stdout[done.stdout.index(b"-> Unit x.service:") :]
+    line = re.search(rb"Command Line: (.*)", shown)
+    assert line is not None
+    words = _printed_words(line[1])
+    for index, text in enumerate(NASTY):
+        assert words[words.index(f"--o{index}") + 1] == text
+    for index, text in enumerate(printable):
+        if "\n" not in text:
+            assert f"\t\tEnvironment: V{index}={text}\n".encode() in shown, text
+    assert b"BindReadOnlyPaths: /a 'b\" \\c:50%:/t:rbind\n" in shown

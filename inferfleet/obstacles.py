@@ -1,0 +1,100 @@
+"""What must be mended before a plan can be carried out; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from inferfleet.errors import LOCKED, FleetError
+from inferfleet.observed import Observed
+from inferfleet.release import Release
+from inferfleet.steps import Step
+
+ANY = {"0.0.0.0", "::"}
+
+
+class PortTaken(FleetError):
+    """A port that a service needs is in use; the caller may find out by whom."""
+
+    def __init__(self, service: str, port: int, ip: str, culprit: str = "") -> None:
+        by = f" by {culprit}" if culprit else ""
+        super().__init__(
+            f"port {port} of service {service} is already taken on {ip}{by}",
+            hint="stop it, or give the service another `port`",
+        )
+        self.service, self.port, self.ip = service, port, ip
+
+
+def lock_problems(machine: str, observed: Observed) -> list[FleetError]:
+    """The error of a lock whose process lives, if there is one."""
+    if observed.lock is None or not observed.lock.alive:
+        return []
+    return [
+        FleetError(
+            f"{machine} is locked by {observed.lock}",
+            hint="wait until that run ends; the lock goes with its process",
+            code=LOCKED,
+        )
+    ]
+
+
+def problems(
+    release: Release, observed: Observed, steps: Sequence[Step], forced: bool = False
+) -> tuple[FleetError, ...]:
+    """All of them. forced: damaged records are overruled by an explicit choice of the user."""
+    found = lock_problems(release.machine, observed)
+    if not forced:
+        found.extend(observed.damage)
+    if observed.facts.get("symlink"):
+        found.append(
+            FleetError(
+                f"{observed.facts['symlink']} is a symbolic link",
+                hint="set `root` to the real directory",
+            )
+        )
+    if observed.foreign_current is not None:
+        what = (
+            "is not a link" if observed.foreign_current == "!" else "does not point to a generation"
+        )
+        found.append(
+            FleetError(
+                f"{release.root}/current {what}", hint="move it away; inferbase makes its own"
+            )
+        )
+    for path in sorted(release.links):
+        if observed.links.get(path) == "!":
+            found.append(
+                FleetError(f"{path} exists and is not a link of inferbase", hint="move it away")
+            )
+    if observed.facts.get("writable") == "no":
+        found.append(
+            FleetError(
+                f"{observed.facts.get('user')} may not write to {observed.facts.get('near')}",
+                hint=f"give {release.root} to that user, or set `sudo: true` in the machine file",
+            )
+        )
+    return (*found, *_port_problems(release, observed, steps))
+
+
+def _port_problems(release: Release, observed: Observed, steps: Sequence[Step]) -> list[FleetError]:
+    """Ports that a unit will need and that something else listens on."""
+    old = observed.manifest.units if observed.manifest else {}
+    freed = {
+        old[service].address
+        for service, state in observed.units.items()
+        if state.up and service in old
+    }
+    found: list[FleetError] = []
+    for step in steps:
+        if step.action not in {"start", "replace"}:
+            continue
+        address = release.units[step.target].address
+        if address is None or address in freed:
+            continue
+        taken = [
+            ip
+            for ip, port in observed.listeners
+            if port == address[1] and (ip == address[0] or ip in ANY or address[0] in ANY)
+        ]
+        if taken:
+            found.append(PortTaken(step.target, address[1], sorted(taken)[0]))
+    return found
