@@ -46,7 +46,11 @@ class Tools:
         self._write_overlay()
         first = servers.names[0]
         run([INVOKE, "render", "--out", self.payload, "--host", first], **self._our_place())
-        self.files = sorted(path for path in (self.payload / first).rglob("*") if path.is_file())
+        self.files = sorted(
+            path
+            for path in (self.payload / first).rglob("*")
+            if path.is_file() and not path.name.startswith(".")
+        )
         if with_peers:
             self.pyinfra = peers.environment("pyinfra") / "pyinfra"
             self.ansible = peers.environment("ansible-core") / "ansible-playbook"
@@ -127,9 +131,9 @@ class Tools:
         play = {"hosts": "all", "gather_facts": False, "tasks": [task]}
         (folder / "site.yaml").write_text(json.dumps([play]))
         (folder / "ansible.cfg").write_text(
-            f"[defaults]\nforks = {FORKS}\n"
-            f"[connection]\npipelining = True\n"
-            f"[ssh_connection]\npipelining = True\n"
+            # Naming the interpreter spares Ansible its search for one.
+            f"[defaults]\nforks = {FORKS}\ninterpreter_python = /usr/bin/python3\n"
+            "[ssh_connection]\npipelining = True\n"
             f"ssh_args = -F {self.farm.ssh_config} -o ControlMaster=auto -o ControlPersist=15s\n"
         )
 

@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import lru_cache
-from pathlib import Path
-
-from inferfleet.release import File, Release
+from inferfleet.release import File
 from inferfleet.templates import Templates
 
 
-def with_control(release: Release, template_dirs: tuple[Path, ...]) -> Release:
-    """The release with its file `control`; which units there are that reads from `.units`."""
-    text = _templates(template_dirs).render(
-        "control/control.j2",
-        machine=release.machine,
-        root=release.root,
-        project=release.project,
-    )
-    return replace(release, files={**release.files, "control": File(text.encode(), mode=0o755)})
-
-
-@lru_cache(maxsize=8)
-def _templates(directories: tuple[Path, ...]) -> Templates:
-    return Templates(directories)
+def control_file(templates: Templates, machine: str, root: str, project: str) -> File:
+    """The script; which units there are it reads from `.units` beside it."""
+    text = templates.render("control/control.j2", machine=machine, root=root, project=project)
+    return File(text.encode(), mode=0o755)

@@ -82,13 +82,21 @@ def _tasks() -> str:
     ]  # fmt: skip
     for name in ns.task_names:
         task: Any = ns[name]
-        arguments = task.get_arguments()
+        arguments = arguments_of(task)
         lines += [f"## {name}", "", str(task.__doc__).strip(), ""]
         words = [f"invoke {name}", *(f"[{_usage(argument)}]" for argument in arguments)]
         lines += [*_wrap(words), ""]
         rows = [[_flags(argument), _shown(argument), argument.help or ""] for argument in arguments]
         lines += _table(["option", "default", "meaning"], rows) if rows else []
     return _text(lines)
+
+
+def arguments_of(task: Any) -> list[Any]:
+    """The task's options. Invoke takes each help text away when it is asked for them."""
+    texts = dict(task.help)
+    found: list[Any] = task.get_arguments()
+    task.help.update(texts)
+    return found
 
 
 def _flags(argument: Any) -> str:

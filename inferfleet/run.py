@@ -73,12 +73,10 @@ class Run:
 
     def release(self, name: str, secrets: Mapping[str, Secret]) -> Release:
         """Everything rendered for one machine; secrets that are missing render as empty."""
-        from inferfleet.control import with_control
         from inferfleet.render import render
 
         missing = {key: Secret("") for key in self.machine(name).secrets if key not in secrets}
-        release = render(self.fleet, name, {**missing, **secrets})
-        return with_control(release, self.fleet.template_dirs)
+        return render(self.fleet, name, {**missing, **secrets})
 
     def session(self, name: str, lenient: bool = False) -> Session:
         """A session with one machine; lenient is for tasks that only look or stop."""

@@ -51,8 +51,8 @@ def status_rows(session: Session, services: frozenset[str] | None) -> list[dict[
     trouble += [str(error).replace("\n", "; ") for error in observed.damage]
     files = len(plan.changed_files)
     if session.unknown:
-        names = ", ".join(session.unknown)
-        trouble.append(f"secrets that cannot be had here: {names}; so changes cannot be told")
+        absent = ", ".join(session.unknown)
+        trouble.append(f"secrets that cannot be had here: {absent}; so changes cannot be told")
     elif observed.current and files:
         trouble.append(f"{files} files differ from the inventory: see `invoke plan`")
     for text in trouble:

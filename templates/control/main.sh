@@ -46,8 +46,9 @@ act() {
 case ${1:-} in
   start | replace | stop | remove) act "$@" ;;
   state)
+    used=$(printf '%s\n' "$units" | while read -r _ runtime _; do printf '%s ' "$runtime"; done)
     for runtime in compose systemd process; do
-      [ -z "$(services_of "$runtime")" ] || "${runtime}_state"
+      case " $used" in *" $runtime "*) "${runtime}_state" ;; esac
     done
     ;;
   logs)

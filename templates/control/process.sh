@@ -11,9 +11,14 @@ process_replace() { process_each stop "$@" && process_each start "$@"; }
 process_stop() { process_each stop "$@"; }
 process_remove() { process_each stop "$@"; }
 process_state() {
-  for service in $(services_of process); do
-    # running PID SINCE RESTARTS, stopped, or failed EXIT
-    set -- $(sh "$root/current/process/$(unit_name "$service")/run" state)
+  printf '%s\n' "$units" | while read -r service runtime name _; do
+    [ "$runtime" = process ] || continue
+    # running PID SINCE RESTARTS, stopped, or failed EXIT; without either of these files nothing
+    # was started, and there is no need to ask.
+    set -- stopped
+    if [ -e "$state/run/$name/supervisor" ] || [ -e "$state/run/$name/failed" ]; then
+      set -- $(sh "$root/current/process/$name/run" state </dev/null)
+    fi
     case ${1:-unknown} in
       running) detail="pid ${2:-?}, restarts ${4:-0}" ;;
       failed) detail="exit ${2:-?}" ;;

@@ -83,7 +83,9 @@ def home(tmp_path, clone, kept):
     )
     copy(kept / "models", folder / STATE / "models")
     yield folder
-    subprocess.run(["sh", str(folder / STATE / "current/control"), "stop"], check=False)
+    control = folder / STATE / "current/control"
+    if control.exists():
+        subprocess.run(["sh", str(control), "stop"], check=True)
     copy(folder / STATE / "models", kept / "models")
 
 

@@ -9,6 +9,7 @@ import subprocess
 import pytest
 from doc_pages import PAGES, REPOSITORY, commands, read_page
 
+from inferfleet.docs import arguments_of
 from inferfleet.tasks import ns
 
 EVERY = [read_page(path) for path in PAGES]
@@ -48,9 +49,7 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)]+)\)", "\n".join(page.prose)):
         path, _, fragment = target.partition("#")
         file = (page.path.parent / path).resolve() if path else page.path
-        if not file.exists():
-            broken.append(target)
-        elif fragment and fragment not in read_page(file).anchors:
+        if not file.exists() or (fragment and fragment not in read_page(file).anchors):
             broken.append(target)
     assert broken == []
 
@@ -64,14 +63,14 @@ def test_tasks_and_options_exist(page):
 def exists(text):
     """Whether `invoke TEXT` names a task and options that are there."""
     words = shlex.split(text.replace("[", "").replace("]", ""))
-    if words[0] in CORE or words[0].isupper() or words[0] == "...":
+    if words[0] in CORE or words[0].removeprefix("infra.").isupper() or words[0] == "...":
         return True
     task = words[0].removeprefix("infra.")
     if task not in ns.task_names:
         return False
     flags = {
         f"-{one}" if len(one) == 1 else f"--{one.replace('_', '-')}"
-        for argument in ns[task].get_arguments()
+        for argument in arguments_of(ns[task])
         for one in argument.names
     }
     used = {word.partition("=")[0] for word in words[1:] if word.startswith("-")}
@@ -88,7 +87,8 @@ def test_wrong_commands_are_found():
 def test_commands_are_found_wherever_they_stand(tmp_path):
     path = tmp_path / "page.md"
     path.write_text(
-        "Run `invoke plan --host m1`.\n\n```console\n$ invoke up \\\n    --yes\noutput invoke\n```\n"
+        "Run `invoke plan --host m1`.\n\n```console\n$ invoke up \\\n    --yes\n"
+        "output invoke\n```\n"
         "\n```sh\ncd x && .venv/bin/invoke down\ninvoke plan || [ $? = 2 ]\n```\n"
     )
     assert commands(read_page(path)) == ["up      --yes", "down", "plan", "plan --host m1"]

@@ -8,7 +8,7 @@ import pytest
 from doc_pages import REPOSITORY
 
 from inferfleet import errors
-from inferfleet.docs import FOLDER, fields_of, reference, sections, write_reference
+from inferfleet.docs import FOLDER, arguments_of, fields_of, reference, sections, write_reference
 from inferfleet.load import FILE_KINDS
 from inferfleet.schema.kind import PLACEHOLDERS
 from inferfleet.tasks import ns
@@ -45,7 +45,7 @@ def test_task_says_what_it_does(name):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_option_says_what_it_is_for(name):
-    missing = [a.name for a in ns[name].get_arguments() if len(a.help or "") < 10]
+    missing = [a.name for a in arguments_of(ns[name]) if len(a.help or "") < 10]
     assert missing == []
 
 
@@ -53,7 +53,7 @@ def test_tasks_page_has_every_task_and_option():
     page = reference()["tasks.md"]
     for name in TASKS:
         part = page.split(f"\n## {name}\n")[1].split("\n## ")[0]
-        for argument in ns[name].get_arguments():
+        for argument in arguments_of(ns[name]):
             assert f"`--{argument.name.replace('_', '-')}`" in part
             assert argument.help in part.replace("\\|", "|")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from fleet import ANSWER, QUESTION, Fleet, ask, inspect, llama, tree
+from e2e.fleet import ANSWER, QUESTION, Fleet, ask, inspect, llama, tree
 from testbed.machine import MODEL, TestMachine
 from testbed.session import Testbed
 

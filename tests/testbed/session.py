@@ -147,6 +147,10 @@ class Testbed:
         kept = [x for x in file.read_text().splitlines() if not x.startswith(machine.address)]
         file.write_text("".join(f"{line}\n" for line in kept))
 
+    def trust_all(self) -> None:
+        """Put every machine's present host key into known_hosts."""
+        self._write_client_files()
+
     def destroy(self, machine: TestMachine) -> None:
         """Remove a machine, its disks and its entries in the ssh client files."""
         if run("docker", "ps", "-aq", "--filter", f"name=^{machine.container}$").strip():
