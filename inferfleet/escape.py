@@ -10,9 +10,10 @@ import re
 
 from inferfleet.errors import USAGE, FleetError
 
-# Printable and no line break in YAML 1.1 and 1.2, after quotes and backslashes are dealt with.
+# Quotes, backslashes, and what is not printable or breaks a line in YAML 1.1 or 1.2. Not written
+# as the complement of what is, because that far larger set takes 5 ms to compile.
 _YAML_ESCAPED = re.compile(
-    r"[^ !#-\[\]-~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
+    r'["\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]'
 )
 _YAML_NAMED = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 _SYSTEMD_PLAIN = re.compile(r"[A-Za-z0-9_@+=:,./-]+")

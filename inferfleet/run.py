@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -88,7 +89,11 @@ class Run:
             if entry.modelfile is not None
         }
         unknown = tuple(sorted(machine.secrets.keys() - secrets.keys()))
-        release = self.release(name, secrets)
+        # The login waits for the network and the machine, which is time to render in.
+        with ThreadPoolExecutor(1) as side:
+            login = side.submit(host.connect)
+            release = self.release(name, secrets)
+            login.result()
         return Session(host, release, machine.sudo, secrets, modelfiles, unknown)
 
     def redact(self, text: str) -> str:

@@ -5,15 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from inferfleet.apply import Outcome, apply
-from inferfleet.archive import pack
 from inferfleet.details import Details, details_script, parse_details, with_details
-from inferfleet.diff import reasons
 from inferfleet.errors import FleetError
 from inferfleet.events import Event, Listener
-from inferfleet.generations import read_generation
 from inferfleet.host import Host
 from inferfleet.models.need import ModelNeed
 from inferfleet.models.observe import observe_script as models_script
@@ -23,6 +19,9 @@ from inferfleet.plan import Goal, Plan, down_plan, make_plan
 from inferfleet.release import Release, Unit
 from inferfleet.remote import program
 from inferfleet.secrets import Secret
+
+if TYPE_CHECKING:
+    from inferfleet.apply import Outcome
 
 OBSERVE_SECONDS = 120.0
 
@@ -73,6 +72,8 @@ class Session:
 
     def plan_rollback(self, to: int | None) -> Planned:
         """The way to a kept generation; to None means the one before the current."""
+        from inferfleet.generations import read_generation
+
         observed = self.observe()
         kept = [n for n in observed.generations if n != observed.current]
         if to is None:
@@ -102,6 +103,9 @@ class Session:
     ) -> Planned:
         if plan.empty:
             return Planned(self, release, observed, plan, Details({}, {}, {}))
+        from inferfleet.archive import pack
+        from inferfleet.diff import reasons
+
         result = self.host.run(details_script(release, plan), sudo=self.sudo, timeout=60)
         details = parse_details(result.out)
         size = len(pack(release)) if plan.to != plan.source else 0
@@ -113,6 +117,8 @@ class Session:
 
     def apply(self, planned: Planned, what: str, listener: Listener) -> Outcome:
         """Fetch what is missing, then the transaction; raises the plan's first problem if any."""
+        from inferfleet.apply import Outcome, apply
+
         for problem in planned.plan.problems:
             raise problem
         if planned.plan.empty:

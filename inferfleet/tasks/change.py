@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from invoke.context import Context
 
 from inferfleet.errors import CHANGES, FAILED, OK, USAGE, FleetError
-from inferfleet.tasks.edge import overlay, report, verb
+from inferfleet.tasks.edge import as_called, overlay, report, verb
 
 if TYPE_CHECKING:
     from inferfleet.apply import Outcome
@@ -163,7 +163,9 @@ def render(
     from inferfleet.show import say
 
     if not out:
-        raise FleetError("render: --out DIR is missing", hint="invoke render --out DIR", code=USAGE)
+        raise FleetError(
+            "render: --out DIR is missing", hint="`invoke render --out DIR`", code=USAGE
+        )
     run = Run(overlay(c), host or (), group or ())
     for name in run.machines:
         target = Path(out) / name
@@ -318,7 +320,7 @@ def _sum_up(run: Run, rows: list[dict[str, Any]], what: str, form: str) -> None:
         from inferfleet.endpoints import try_lines
 
         for name in local:
-            say("\n".join(try_lines(run.fleet, name)))
+            say(as_called("\n".join(try_lines(run.fleet, name))))
 
 
 def _code(errors: Sequence[FleetError]) -> int:

@@ -67,7 +67,8 @@ def _operate(
         if waiting and event.kind == waiting[0][0] and event.text.strip().startswith(waiting[0][1]):
             waiting.clear()
             line.send(event.text)
-            line.recv()
+            if line.recv() == "crash":
+                raise RuntimeError("a defect that nobody expects")
 
     Reporter.__call__ = held  # type: ignore[method-assign]
     from invoke.main import program
@@ -112,6 +113,11 @@ class Operator:
     def go_on(self) -> Operator:
         """Let the run go on."""
         self._line.send("go")
+        return self
+
+    def crash(self) -> Operator:
+        """Let the run go on with an exception that is not one of ours."""
+        self._line.send("crash")
         return self
 
     def kill(self) -> None:
@@ -203,7 +209,7 @@ def running(machine: TestMachine, container: str = "inference-llama") -> str:
 def wanted(machine: TestMachine, service: str = "llama") -> str:
     """The digest that the generation in force names for a service."""
     for line in machine.read(f"{ROOT}/current/.units").splitlines():
-        name, _, _, digest, _ = line.split()
+        name, _, _, digest = line.split()[:4]
         if name == service:
             return digest
     raise AssertionError(f"no unit {service}")
@@ -216,8 +222,16 @@ def converged(fleet: FaultFleet, machine: TestMachine, name: str | None = None) 
     assert (plan.rc, "nothing to change" in plan.out) == (0, True), plan
     in_force(machine)
     assert running(machine) == wanted(machine)
-    assert ask(machine) == ANSWER
+    answers(machine)
     assert leftovers(machine) == []
+
+
+def answers(machine: TestMachine) -> None:
+    """The service answers a question rightly, once it has loaded its model."""
+    machine.check(
+        "timeout 30 sh -c 'until curl -sf http://127.0.0.1:8080/health; do sleep 0.1; done'"
+    )
+    assert ask(machine) == ANSWER
 
 
 def leftovers(machine: TestMachine) -> list[str]:

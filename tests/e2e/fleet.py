@@ -106,10 +106,10 @@ class Fleet:
         """
         front = self.overlay.parent / "bin" / "ssh"
         front.parent.mkdir(exist_ok=True)
-        config = self.home / ".ssh" / "config"
-        real = shutil.which("ssh")
+        files, real = self.home / ".ssh", shutil.which("ssh")
         front.write_text(
-            f'#!/bin/sh\nexec {real} -F {config} -o StrictHostKeyChecking=accept-new "$@"\n'
+            f"#!/bin/sh\nexec {real} -F {files}/config -o UserKnownHostsFile={files}/known_hosts"
+            ' -o StrictHostKeyChecking=accept-new "$@"\n'
         )
         front.chmod(0o755)
         done = subprocess.run(

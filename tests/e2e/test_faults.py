@@ -8,14 +8,25 @@ from typing import Any
 
 import pytest
 import yaml
-from e2e.fault_fleet import STATE, FaultFleet, Gate, converged, in_force, leftovers, settle
-from e2e.fault_fleet import running, transactions, wanted
-from e2e.fleet import ANSWER, REPOSITORY, ROOT, ask, llama, tree
+from e2e.fault_fleet import (
+    STATE,
+    FaultFleet,
+    Gate,
+    answers,
+    converged,
+    in_force,
+    leftovers,
+    running,
+    settle,
+    transactions,
+    wanted,
+)
+from e2e.fleet import REPOSITORY, ROOT, llama, tree
 from testbed.machine import TestMachine
 from testbed.session import Testbed
 
 BEGINNING = ["prepare", "lock", "upload", "stage", "link"]
-END = ["switch", "stop", "start", "confirm", "unlock"]
+END = ["switch", "start", "confirm", "unlock"]
 
 
 class Bench:
@@ -78,7 +89,11 @@ def made(
 @pytest.fixture
 def bench(made: Bench) -> Bench:
     """A machine that is up and converged with what its file says."""
-    made.up()
+    try:
+        made.up()
+    except AssertionError:  # a test before this one has failed half way
+        made.edit()
+        made.up()
     return made
 
 
@@ -100,7 +115,7 @@ def test_operator_killed_at_every_step(bench: Bench, steps: list[str]) -> None:
         else:
             assert said == "new"
         assert transactions(bench.machine) == []
-    assert ask(bench.machine) == ANSWER
+    answers(bench.machine)
     converged(bench.fleet, bench.machine)
 
 
@@ -170,7 +185,7 @@ def test_operator_killed_while_rolling_back(bench: Bench) -> None:
     now = in_force(bench.machine)
     assert now == before
     assert bench.says() == "old"
-    assert ask(bench.machine) == ANSWER
+    answers(bench.machine)
     bench.edit()
     converged(bench.fleet, bench.machine)
 
@@ -206,7 +221,7 @@ def test_crash_loop_is_rolled_back(bench: Bench) -> None:
     assert "rolled back" in done.out
     assert tree(bench.machine, f"{ROOT}/current/") == before
     assert running(bench.machine) == digest
-    assert ask(bench.machine) == ANSWER
+    answers(bench.machine)
     assert leftovers(bench.machine) == []
     history = bench.fleet.cli("history", "--host", bench.name)
     assert "rolled-back" in history.out
@@ -223,7 +238,7 @@ def test_health_never_green_is_rolled_back(bench: Bench) -> None:
     assert "/nowhere answers 404" in done.err
     assert "last lines of its log" in done.err
     assert running(bench.machine) == digest
-    assert ask(bench.machine) == ANSWER
+    answers(bench.machine)
     assert leftovers(bench.machine) == []
     bench.edit()
     converged(bench.fleet, bench.machine)
@@ -290,7 +305,7 @@ def test_port_taken(bench: Bench) -> None:
     assert "port 8099 of service llama is already taken on 127.0.0.1 by process" in done.err, done
     assert "systemd-socket-activate" in done.err, done
     assert tree(bench.machine) == before
-    assert ask(bench.machine) == ANSWER
+    answers(bench.machine)
     bench.edit()
     converged(bench.fleet, bench.machine)
 
@@ -302,8 +317,8 @@ DAMAGES = {
         f"head -c 3000 /bin/ls >{STATE}/journal", "journal is damaged", f"rm {STATE}/journal"
     ),
     "manifest": (
-        f"echo '{{' >{ROOT}/current/.manifest", "current/.manifest is damaged",
-        f"mv {ROOT}/current/.manifest /tmp/",
+        f"echo '{{' >{ROOT}/current/.manifest", "/.manifest is damaged",
+        f"sh {ROOT}/current/control remove; rm {ROOT}/current",
     ),
     "file at current": (
         f"rm {ROOT}/current; echo mine >{ROOT}/current", "current is not a link",
@@ -343,6 +358,6 @@ def test_damaged_records(bench: Bench, damage: str) -> None:
         assert "hint: " in done.err + done.out, done
         assert "Traceback" not in done.err
     assert tree(bench.machine) == before
-    assert ask(bench.machine) == ANSWER
+    answers(bench.machine)
     bench.machine.check(remedy, user="ops")
     converged(bench.fleet, bench.machine)

@@ -63,8 +63,6 @@ def test_a_release_that_fails_is_rolled_back(box: FleetBox, mode: str) -> None:
     assert box.kept() == [1]
     assert box.history() == [("up", 0, 1), ("rolled-back", 1, 2)]
     assert box.leftovers() == []
-    box.serve("one", mode="good")
-    del box.services["echo"]["options"]["mode"]
     box.services["echo"].pop("start-timeout", None)
     box.serve("one")
     assert box.plan().empty
@@ -150,33 +148,42 @@ def test_restart_that_fails_does_not_claim_to_have_returned(box: FleetBox) -> No
 
 
 def test_rollback_to_the_previous_and_to_a_given_generation(box: FleetBox) -> None:
+    assert box.down().ok
     for word in ("two", "three"):
         box.serve(word)
-        assert box.up().ok
+        apply_only(box)
     assert box.rollback().ok
     assert (box.says(), box.current()) == ("two", 2)
-    assert box.rollback(3).ok
-    assert (box.says(), box.current()) == ("three", 3)
     assert box.rollback(1).ok
     assert (box.says(), box.current()) == ("one", 1)
     with pytest.raises(FleetError, match="no generation before the current one"):
         box.rollback()
     with pytest.raises(FleetError, match="keeps no generation 9"):
         box.rollback(9)
-    assert box.history()[-3:] == [("rollback", 3, 2), ("rollback", 2, 3), ("rollback", 3, 1)]
+    assert box.history()[-2:] == [("rollback", 3, 2), ("rollback", 2, 1)]
+    assert box.kept() == [1, 2, 3]
 
 
 def test_generations_are_pruned_to_five_and_never_the_current(box: FleetBox) -> None:
+    # What is stopped stays stopped, which makes this quick.
+    assert box.down().ok
     for number in range(2, 7):
         box.serve(f"word-{number}")
-        assert box.planned(Goal(start=False)).plan.to == number
-        assert box.up().ok
+        assert apply_only(box) == number
     assert box.kept() == [2, 3, 4, 5, 6]
     assert box.rollback(2).ok
+    assert box.says() == "word-2"
+    assert box.down().ok
     box.serve("after")
-    assert box.up().ok
+    assert apply_only(box) == 7
     assert box.kept() == [2, 3, 4, 5, 6, 7]
     assert box.current() == 7
+
+
+def apply_only(box: FleetBox) -> int:
+    planned = box.planned(Goal(start=False))
+    assert planned.talk.apply(planned, "apply", lambda event: None).ok
+    return planned.plan.to
 
 
 def test_a_taken_port_names_the_culprit(empty: FleetBox) -> None:
