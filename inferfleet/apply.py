@@ -31,6 +31,7 @@ AfterStart = Callable[[list[Unit]], str]
 KEEP_GENERATIONS = 5
 START_SECONDS = 3600.0
 STEP_SECONDS = 600.0
+FINISH_SECONDS = 10.0
 LOG_LINES = 30
 
 
@@ -105,7 +106,7 @@ def apply(
     if not failure:
         talk.send(b"commit\n")
         transaction.until("done", STEP_SECONDS)
-        talk.finish(10)
+        talk.finish(FINISH_SECONDS)
         return Outcome(plan.machine, changed=True, ready=tuple(ready))
     failed = failed or (waiting[0].service if waiting else "")
     logs = last_logs(host, release.root, failed, sudo) if failed else []
@@ -116,7 +117,7 @@ def apply(
         good = _came_back(host, back, states, keys)
     talk.send(b"reverted\n")
     transaction.until("done", STEP_SECONDS)
-    talk.finish(10)
+    talk.finish(FINISH_SECONDS)
     note = "the old services did not all come back: see `invoke status`"
     return Outcome(
         plan.machine,
@@ -162,7 +163,7 @@ class _Transaction:
                     hint="look at the machine; `invoke status` says what is in force",
                 ) from None
             if line is None:
-                result = self._talk.finish(10)
+                result = self._talk.finish(FINISH_SECONDS)
                 words = f": {result.err.strip()[:300]}" if result.err.strip() else ""
                 raise FleetError(
                     f"{self._machine}: the transaction ended early (exit {result.exit}{words})",
@@ -172,6 +173,7 @@ class _Transaction:
             if record == kind:
                 return rest
             if record == "error":
+                self._talk.finish(FINISH_SECONDS)
                 raise _refusal(self._machine, rest)
             if record == "log":
                 self.logs.append(rest)

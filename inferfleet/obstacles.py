@@ -78,10 +78,12 @@ def problems(
 def _port_problems(release: Release, observed: Observed, steps: Sequence[Step]) -> list[FleetError]:
     """Ports that a unit will need and that something else listens on."""
     old = observed.manifest.units if observed.manifest else {}
+    # Without a manifest our own service is known by its name alone.
+    own = {**release.units, **old}
     freed = {
-        old[service].address
+        own[service].address
         for service, state in observed.units.items()
-        if state.up and service in old
+        if state.up and service in own
     }
     found: list[FleetError] = []
     for step in steps:

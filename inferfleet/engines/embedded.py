@@ -1,8 +1,7 @@
 """llama.cpp's server inside this Python process, for machines without Docker or llama-server.
 
 Run as a script or with -m; takes the option names of llama-server and refuses those that the
-library xllamacpp cannot be told. Imports nothing else of inferbase, so that it runs from any
-folder. Exit status: 0 after SIGTERM or SIGINT, 64 wrong usage or no xllamacpp, 1 otherwise.
+library xllamacpp cannot be told. Exit status: 0 after SIGTERM or SIGINT, 64 wrong usage or no xllamacpp, 1 otherwise.
 """
 
 from __future__ import annotations
@@ -181,6 +180,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     if arguments.die_with_parent:
         _die_with_parent()
+    # This file is run by its path, from any folder, with inferbase installed or not.
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
+    from inferfleet.engines import openmp
+
+    openmp.provide()
     try:
         import xllamacpp
     except ImportError as error:

@@ -31,9 +31,8 @@ one_line() { printf '%s' "$1" | tr '\t\n' '  '; }
 unlock() {
   [ -n "$mine" ] && [ "$(readlink "$state/lock" 2>/dev/null)" = "$mine" ] && rm -f "$state/lock"
 }
-# Only before the switch: takes everything back, so that the machine is wholly old.
+# Only before the switch: takes everything back, so that the machine is wholly old, then says why.
 die() {
-  say 'error\t%s\t%s\n' "$1" "$(one_line "$2")"
   if [ -n "$mine" ]; then
     rm -rf "$new"
     rm -f "$root/.current.new" "$root/.current.back"
@@ -49,6 +48,7 @@ die() {
     fi
     unlock
   fi
+  say 'error\t%s\t%s\n' "$1" "$(one_line "$2")"
   exit 1
 }
 write_journal() {
@@ -187,8 +187,8 @@ if [ "$size" -gt 0 ]; then
   problem=$( { head -c "$size" | tar -xmpof - -C "$new"; } 2>&1) ||
     die upload "${problem:-the archive did not arrive}"
   cd "$new" || die io "$new is gone"
-  { [ -f .sha256 ] && problem=$(sha256sum -c .sha256 2>&1 >/dev/null); } ||
-    die upload "${problem:-the archive did not arrive whole}"
+  { [ -f .sha256 ] && sha256sum -c .sha256 >/dev/null 2>&1; } ||
+    die upload "the archive did not arrive whole"
   # Every file, and every directory that holds one.
   set -f
   set -- .

@@ -81,6 +81,12 @@ for entry in "$state"/generations/*; do
     printf 'generation\t%s\n' "${entry##*/}"
 done
 
+units_of() {
+  for entry in "$state"/started/*; do
+    [ -f "$entry" ] && read -r digest <"$entry" && printf 'started\t%s\t%s\n' "${entry##*/}" "$digest"
+  done
+  sh "$1/control" state </dev/null
+}
 if cd "$root/current/" 2>/dev/null && [ -f .files ]; then
   if [ -r .manifest ]; then
     printf 'manifest\t%s\n' "$(cat .manifest)"
@@ -95,10 +101,14 @@ if cd "$root/current/" 2>/dev/null && [ -f .files ]; then
     printf 'sum\t%s\t%s\n' "$sum" "$path"
   done
   [ $# -gt 0 ] && stat -c "mode${tab}%a${tab}%n" -- "$@" 2>/dev/null
-  for entry in "$state"/started/*; do
-    [ -f "$entry" ] && read -r digest <"$entry" && printf 'started\t%s\t%s\n' "${entry##*/}" "$digest"
+  [ -f control ] && units_of "$root/current"
+else
+  # Nothing is in force, but what an earlier generation has started may run all the same.
+  for number in $(ls "$state/generations" 2>/dev/null | sort -rn); do
+    [ -f "$state/generations/$number/control" ] || continue
+    units_of "$state/generations/$number"
+    break
   done
-  [ -f control ] && sh "$root/current/control" state </dev/null
 fi
 
 printf '%s\n' "$links" | while IFS= read -r path; do

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import gc
 import re
@@ -53,9 +54,7 @@ def verb(**options: Any) -> Callable[[Callable[..., Any]], Verb]:
 
         @functools.wraps(function)
         def run(c: Context, *args: Any, **kwargs: Any) -> Any:
-            # Importing makes many objects and drops few: looking for garbage every 700 of them,
-            # as Python does, takes a tenth of a plan without changes.
-            gc.set_threshold(50_000)
+            _collect_less()
             check_format(kwargs.get("format", "table"))
             try:
                 code = function(c, *args, **kwargs)
@@ -82,6 +81,16 @@ def verb(**options: Any) -> Callable[[Callable[..., Any]], Verb]:
         return made
 
     return decorate
+
+
+def _collect_less() -> None:
+    """Spare a short process most of the search for garbage, a quarter of its time otherwise.
+
+    Importing makes many objects and drops few: looking through them every 700, as Python does,
+    takes 0.05 s of a plan without changes, and looking through all of them at the end 0.1 s.
+    """
+    gc.set_threshold(50_000)
+    atexit.register(gc.freeze)
 
 
 def report(error: FleetError, redact: Callable[[str], str] = str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from e2e.fleet import ANSWER, REPOSITORY, ROOT, Fleet, Ran, ask
+from e2e.fleet import ANSWER, REPOSITORY, ROOT, Fleet, Ran, ask, inspect
 from testbed.machine import TestMachine
 
 PRELOAD = [
@@ -199,20 +200,17 @@ def in_force(machine: TestMachine) -> int:
 
 
 def running(machine: TestMachine, container: str = "inference-llama") -> str:
-    """The digest of the release that the running container was made from."""
-    label = '{{.State.Running}} {{index .Config.Labels "inferbase.digest"}}'
-    up, _, digest = machine.check(f"docker inspect -f '{label}' {container}").strip().partition(" ")
-    assert up == "true"
-    return digest
+    """Which edit the running container was made from."""
+    found = inspect(machine, container)
+    assert found["State"]["Running"]
+    return next(word for word in found["Config"]["Env"] if word.startswith("EDIT="))
 
 
-def wanted(machine: TestMachine, service: str = "llama") -> str:
-    """The digest that the generation in force names for a service."""
-    for line in machine.read(f"{ROOT}/current/.units").splitlines():
-        name, _, _, digest = line.split()[:4]
-        if name == service:
-            return digest
-    raise AssertionError(f"no unit {service}")
+def wanted(machine: TestMachine) -> str:
+    """Which edit the generation in force holds."""
+    found = re.search(r'EDIT: "(\d+)"', machine.read(f"{ROOT}/current/compose.yaml"))
+    assert found
+    return f"EDIT={found[1]}"
 
 
 def converged(fleet: FaultFleet, machine: TestMachine, name: str | None = None) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import shlex
 import shutil
 import subprocess
 import sys
@@ -173,7 +174,7 @@ class Fleet:
 
 def ask(machine: TestMachine, port: int = 8080, key: str = "") -> str:
     """The model's answer to QUESTION, asked on the machine itself."""
-    header = f"-H 'Authorization: Bearer {key}' " if key else ""
+    header = f"-H {shlex.quote(f'Authorization: Bearer {key}')} " if key else ""
     reply = machine.check(
         f"curl -sS --fail-with-body http://127.0.0.1:{port}/v1/chat/completions {header}"
         "-H 'Content-Type: application/json' -d @-",

@@ -26,10 +26,11 @@ docker export "$id" | tar -xf - -C /srv/llama
 docker rm "$id" >/dev/null
 libraries=/usr/lib/$(uname -m)-linux-gnu
 ln -s "/srv/llama$libraries/ggml" "$libraries/ggml"
-loader=$(ls /srv/llama/usr/lib64/ld-linux* /srv/llama/lib/ld-linux* 2>/dev/null | head -n 1)
 cat >/srv/llama-server <<SCRIPT
 #!/bin/sh
-exec $loader --library-path /srv/llama$libraries /srv/llama/usr/bin/llama-server "\\$@"
+here=/srv/llama$libraries
+exec \\$here/ld-linux-*.so.* --library-path \\$here:\\$here/llama \\
+  /srv/llama/usr/bin/llama-server "\\$@"
 SCRIPT
 chmod 755 /srv/llama-server
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import shlex
 import threading
@@ -11,13 +10,17 @@ from pathlib import Path
 
 import pytest
 import yaml
-from e2e.fault_fleet import FaultFleet, answers, converged, in_force, running
-from e2e.fleet import ANSWER, REPOSITORY, ROOT, Ran, ask, llama
+from e2e.fault_fleet import FaultFleet, in_force, settle
+from e2e.fleet import REPOSITORY, ROOT, Ran, inspect, llama
 from testbed.machine import TestMachine
 from testbed.session import Testbed
 
 # Characters that need care in every format a value passes through on its way.
 AWKWARD = "a'b\"c$HOME`d`#%n\\ "
+
+
+# Where Docker keeps what a container was made from; only root can go there.
+DOCKER = ("/run/containerd/", "/run/docker/", "/var/lib/containerd/", "/var/lib/docker/")
 
 
 class Canaries:
@@ -121,19 +124,18 @@ def vault(
 
 
 def code(machine: TestMachine, key: str | None) -> str:
-    """The status that the API answers with."""
+    """The status that the API gives to one question."""
     header = f"-H {shlex.quote(f'Authorization: Bearer {key}')}" if key else ""
+    body = '{"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}'
     return machine.check(
-        f"curl -s -o /dev/null -w '%{{http_code}}' {header} http://127.0.0.1:8080/v1/models "
-        "-X POST -d '{}'"
+        f"curl -s -o /dev/null -w '%{{http_code}}' {header} -d {shlex.quote(body)} "
+        "http://127.0.0.1:8080/v1/chat/completions"
     )
 
 
 def test_the_service_wants_the_key(vault: Vault) -> None:
     """All three values arrive unharmed; readiness and health use the key."""
-    environment = json.loads(
-        vault.machine.check("docker inspect -f '{{json .Config.Env}}' inference-llama")
-    )
+    environment = inspect(vault.machine, "inference-llama")["Config"]["Env"]
     held = vault.canaries.file.read_text().rstrip("\n")
     printed = vault.canaries.script.read_text().rstrip("\n")
     assert f"LLAMA_API_KEY={vault.canaries.key}" in environment
@@ -167,6 +169,7 @@ def test_nothing_printed_holds_a_secret(vault: Vault) -> None:
     assert "Traceback" in crashed.err
     assert "a defect that nobody expects" in crashed.err
     vault.printed += [crashed.out, crashed.err]
+    settle(vault.machine)
     assert vault.cli("up", "--yes").rc == 0
     assert not vault.canaries.found_in("\n".join(vault.printed))
     assert len(vault.printed) > 20
@@ -200,7 +203,7 @@ def test_only_private_files_hold_a_secret(vault: Vault) -> None:
     ours = sorted({path for path in holding.split("\n") if path.startswith(ROOT)})
     others = [
         path for path in holding.split()
-        if not path.startswith((ROOT, "/run/containerd/", "/run/docker/", "/var/lib/docker/"))
+        if not path.startswith((ROOT, *DOCKER))
     ]  # fmt: skip
     assert others == []
     assert {path.rpartition("/")[2] for path in ours} == {"llama.env"}
@@ -219,7 +222,8 @@ def test_nothing_here_holds_a_secret(vault: Vault) -> None:
 
 
 def test_changing_the_secret_replaces_the_service(vault: Vault) -> None:
-    before, digest = in_force(vault.machine), running(vault.machine)
+    before = in_force(vault.machine)
+    container = inspect(vault.machine, "inference-llama")["Id"]
     old = vault.canaries.new_key()
     plan = vault.cli("plan")
     assert plan.rc == 2, plan
@@ -233,9 +237,9 @@ def test_changing_the_secret_replaces_the_service(vault: Vault) -> None:
     assert done.rc == 0, done
     assert not vault.canaries.found_in(watch.text)
     assert in_force(vault.machine) > before
-    assert running(vault.machine) != digest
+    assert inspect(vault.machine, "inference-llama")["Id"] != container
     assert code(vault.machine, old) == "401"
-    assert ask(vault.machine, key=vault.canaries.key) == ANSWER
+    assert code(vault.machine, vault.canaries.key) == "200"
     assert vault.cli("plan").rc == 0
     assert not vault.canaries.found_in("\n".join(vault.printed))
 

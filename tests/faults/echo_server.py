@@ -2,13 +2,14 @@
 
 Arguments are flags with values: --host, --port, --word (what it answers), --mode:
 good, crash (ends at once), never (health stays 503), late (healthy from the third look on).
-TOKEN in the environment is the API key it wants; it never prints it. LEAK makes it print it.
+TOKEN in the environment is the API key it wants; LEAK makes it print it; BEFORE is a script.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -45,6 +46,9 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+if os.environ.get("BEFORE"):
+    # A shell script to run first; its exit status is ours.
+    sys.exit(subprocess.run(["sh", os.environ["BEFORE"]], stderr=subprocess.DEVNULL).returncode)
 if os.environ.get("LEAK"):
     print("the key is", TOKEN, flush=True)
 if MODE == "crash":

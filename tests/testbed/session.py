@@ -116,7 +116,9 @@ class Testbed:
             "--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw", "--volume", "/var/lib/docker",
             "--volume", f"{machine.identity}:/srv/testbed/identity:ro",
             "--volume", f"{cache_dir() / 'models'}:/srv/testbed/models:ro",
-            self._image,
+            # systemd hands credentials to units through mounts that have to spread.
+            "--entrypoint", "/bin/sh", self._image,
+            "-c", "mount --make-rshared / && exec /sbin/init",
         )  # fmt: skip
         machine.wait_up()
 
