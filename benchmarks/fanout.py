@@ -13,12 +13,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from benchmarks import peers
 from benchmarks.figures import Figure
 from benchmarks.measure import (
+    BenchmarkError,
     Sample,
     in_turns,
     median_ratio,
@@ -93,6 +95,18 @@ class Tools:
         command = [self.ansible, "--inventory", ",".join(hosts) + ",", *words, "site.yaml"]
         return run(command, env=env, cwd=self.farm.folder / "ansible")
 
+    def check(self, hosts: Sequence[str]) -> None:
+        """Raise BenchmarkError unless every tool has brought every file to every machine."""
+        for host, (source, name, _) in product(hosts, self._flat()):
+            relative = Path(source).relative_to(self.payload / self.farm.names[0])
+            ours = self.farm.root(host, OURS) / "root" / "current" / relative
+            if not ours.is_file():
+                raise BenchmarkError(f"{ours} is missing")
+            for peer in (PYINFRA, ANSIBLE):
+                path = self.farm.root(host, peer) / name
+                if not path.is_file() or path.read_bytes() != Path(source).read_bytes():
+                    raise BenchmarkError(f"{path} is not what it should be")
+
     def _our_place(self) -> dict[str, Any]:
         env = self.farm.environment(INFERBASE_OVERLAY=str(self.overlay), LLAMA_API_KEY="benchmark")
         return {"env": env, "cwd": REPOSITORY}
@@ -104,7 +118,7 @@ class Tools:
         for name in self.farm.names:
             path = self.overlay / "inventory" / f"{name}.yaml"
             path.parent.mkdir(parents=True, exist_ok=True)
-            content = machine(name, self.farm.root(name, "inferbase") / "root")
+            content = machine(name, self.farm.root(name, OURS) / "root")
             path.write_text(json.dumps(content))
 
     def _write_pyinfra(self) -> None:
@@ -113,14 +127,14 @@ class Tools:
         (folder / "deploy.py").write_text(
             "from pyinfra import host\nfrom pyinfra.operations import files\n\n"
             f"for source, name, mode in {self._flat()!r}:\n"
-            f"    root = f'{self.farm.root('{host.name}', 'pyinfra')}'\n"
+            f"    root = f'{self.farm.root('{host.name}', PYINFRA)}'\n"
             "    files.put(src=source, dest=f'{root}/{name}', mode=mode)\n"
         )
 
     def _write_ansible(self) -> None:
         folder = self.farm.folder / "ansible"
         folder.mkdir()
-        root = self.farm.root("{{ inventory_hostname }}", "ansible")
+        root = self.farm.root("{{ inventory_hostname }}", ANSIBLE)
         items = [{"source": s, "name": n, "mode": m} for s, n, m in self._flat()]
         copy = {"src": "{{ item.source }}", "dest": f"{root}/{{{{ item.name }}}}"}
         task = {
@@ -202,12 +216,13 @@ def _first_applies(tools: Tools, hosts: Sequence[str], rounds: int) -> dict[str,
     }
 
     def empty() -> None:
-        for tool in (OURS, PYINFRA, "ansible"):
+        for tool in (OURS, PYINFRA, ANSIBLE):
             tools.farm.empty(tool)
 
     samples = in_turns(actions, rounds, between=empty)
     for action in actions.values():  # what the no-op runs find
         action()
+    tools.check(hosts)
     return samples
 
 

@@ -73,7 +73,7 @@ def farm(folder: Path, count: int) -> Iterator[Farm]:
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "benchmark", "-f", str(path)],
             check=True,
         )
-    ports = {f"bench{number}": _free_port() for number in range(1, count + 1)}
+    ports = {f"bench{number}": free_port() for number in range(1, count + 1)}
     public = " ".join(host_key.with_suffix(".pub").read_text().split()[:2])
     known = "".join(f"[127.0.0.1]:{port} {public}\n" for port in ports.values())
     (home / ".ssh" / "known_hosts").write_text(known)
@@ -124,7 +124,8 @@ def _await(port: int, process: subprocess.Popen[bytes]) -> None:
             time.sleep(0.02)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A loopback port that nothing listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -9,7 +9,9 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -31,6 +33,10 @@ AfterStart = Callable[[list[Unit]], str]
 KEEP_GENERATIONS = 5
 START_SECONDS = 3600.0
 STEP_SECONDS = 600.0
+# After this much silence the machine gives a run up. Its sshd would notice a network that is
+# gone only after two hours (Linux, tcp_keepalive_time) and the lock would be held so long.
+SILENCE_SECONDS = 90
+BEAT_SECONDS = 15.0
 FINISH_SECONDS = 10.0
 LOG_LINES = 30
 
@@ -94,13 +100,14 @@ def apply(
     failed = ""
     failure = "" if started == "yes" else transaction.last_log or "a service did not start"
     try:
-        if not failure and before_ready:
-            failure = before_ready(waiting)
-        if not failure:
-            ready = wait_ready(host, waiting, states, keys, _named(listener, plan.machine))
-            bad = [r for r in ready if not r.ready]
-            if bad:
-                failed, failure = bad[0].service, f"{bad[0].service} {bad[0].detail}"
+        with _beating(talk):
+            if not failure and before_ready:
+                failure = before_ready(waiting)
+            if not failure:
+                ready = wait_ready(host, waiting, states, keys, _named(listener, plan.machine))
+        bad = [r for r in ready if not r.ready]
+        if bad:
+            failed, failure = bad[0].service, f"{bad[0].service} {bad[0].detail}"
     except FleetError as error:
         failure = error.what
     if not failure:
@@ -114,7 +121,8 @@ def apply(
     good = transaction.until("reverted", START_SECONDS) == "yes"
     back = [undo.old[service] for service in undo.replace if service in undo.old]
     if good and back:
-        good = _came_back(host, back, states, keys)
+        with _beating(talk):
+            good = _came_back(host, back, states, keys)
     talk.send(b"reverted\n")
     transaction.until("done", STEP_SECONDS)
     talk.finish(FINISH_SECONDS)
@@ -127,6 +135,25 @@ def apply(
         logs=tuple(logs or transaction.logs[-LOG_LINES:]),
         notes=() if good else (note,),
     )
+
+
+@contextmanager
+def _beating(talk: Conversation) -> Iterator[None]:
+    """Tell the machine now and then that somebody is still there."""
+    over = threading.Event()
+
+    def beat() -> None:
+        with suppress(FleetError):
+            while not over.wait(BEAT_SECONDS):
+                talk.send(b"alive\n")
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _came_back(
@@ -225,6 +252,7 @@ def _variables(
         "back_links": _pairs(undo.links),
         "back_unlinks": _pairs(dict.fromkeys(undo.unlinks, "")),
         "keep": KEEP_GENERATIONS,
+        "silence": SILENCE_SECONDS,
     }
 
 

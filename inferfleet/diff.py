@@ -79,8 +79,10 @@ def plan_lines(
     for step in plan.steps:
         reason = f"  ({step.reason})" if step.reason else ""
         if brief and step.action == "create":
-            count = release.files[step.target].content.count(b"\n")
-            reason = f"  ({count} lines)"
+            file = release.files[step.target]
+            count = file.content.count(b"\n")
+            size = "secret" if file.secret else f"{count} lines"
+            reason = f"  ({step.reason}, {size})" if step.reason else f"  ({size})"
         lines.append(f"{SIGNS[step.action]} {step.action} {step.target}{reason}")
         if step.action in {"create", "update", "delete"} and not (
             brief and step.action == "create"

@@ -65,7 +65,14 @@ def problems(
             found.append(
                 FleetError(f"{path} exists and is not a link of inferbase", hint="move it away")
             )
-    if observed.facts.get("writable") == "no":
+    if "Read-only" in observed.facts.get("unwritable", ""):
+        found.append(
+            FleetError(
+                f"{observed.facts.get('near')} is on a read-only file system",
+                hint="mount it for writing; Linux takes writing away when a disk fails: see dmesg",
+            )
+        )
+    elif observed.facts.get("writable") == "no":
         found.append(
             FleetError(
                 f"{observed.facts.get('user')} may not write to {observed.facts.get('near')}",

@@ -210,7 +210,7 @@ def _wait_one(
 ) -> Readiness:
     assert unit.probe is not None
     deadline = began + unit.probe.timeout
-    last = ""
+    told: set[str] = set()
     while True:
         left = deadline - time.monotonic()
         found = check(
@@ -219,9 +219,9 @@ def _wait_one(
         seconds = time.monotonic() - began
         if found.ready:
             return Readiness(unit.service, found.stage, found.detail, seconds)
-        if found.detail != last:
+        if found.detail not in told:
             listener(Event("", "wait", found.detail, unit.service))
-            last = found.detail
+            told.add(found.detail)
         if trouble := watch.trouble(units):
             return Readiness(trouble[0], "down", trouble[1], seconds)
         if found.stage == "refused":

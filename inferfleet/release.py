@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from inferfleet.models.need import ModelNeed
@@ -17,7 +17,7 @@ class File:
     known_sha256 stands for a content that stayed on the machine and was not read.
     """
 
-    content: bytes
+    content: bytes = field(repr=False)
     mode: int = 0o644
     secret: bool = False
     known_sha256: str | None = None

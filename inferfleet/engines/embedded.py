@@ -1,7 +1,8 @@
 """llama.cpp's server inside this Python process, for machines without Docker or llama-server.
 
 Run as a script or with -m; takes the option names of llama-server and refuses those that the
-library xllamacpp cannot be told. Exit status: 0 after SIGTERM or SIGINT, 64 wrong usage or no xllamacpp, 1 otherwise.
+library xllamacpp cannot be told. Exit status: 0 after SIGTERM or SIGINT, 64 wrong usage or no
+xllamacpp, 1 otherwise.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from paramiko import SSHConfig
+from paramiko.config import SSHConfigDict
 from paramiko.ssh_exception import ConfigParseError
 
 from inferfleet.errors import FleetError
@@ -26,6 +27,16 @@ class Config(SSHConfig):
     TOKENS_BY_CONFIG_KEY: ClassVar = {  # type: ignore[misc]
         "match-exec": SSHConfig.TOKENS_BY_CONFIG_KEY["match-exec"]
     }
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._found: dict[str, SSHConfigDict] = {}
+
+    def lookup(self, hostname: str) -> SSHConfigDict:
+        """What is said about a host; asked five times for one login, so it is kept."""
+        if hostname not in self._found:
+            self._found[hostname] = super().lookup(hostname)
+        return self._found[hostname]
 
 
 def load(path: str | None = None) -> Config:

@@ -3,9 +3,10 @@
 #
 # Variables: root, from (the generation in force, or 0), to, back (the generation that a failure
 # returns to, or 0), size (0: generation $to is there already), who, when, what, confirm (yes:
-# a commit proves $to good), keep (how many generations stay); as lists separated by blanks:
-# gone (services to remove), replace, start, and for the way back: back_remove, back_stop,
-# back_replace; as lines path<tab>target: links, unlinks, back_links, back_unlinks.
+# a commit proves $to good), keep (how many generations stay), silence (seconds without a word of
+# the operator after which the run is given up); as lists separated by blanks: gone (services to
+# remove), replace, start, and for the way back: back_remove, back_stop, back_replace; as lines
+# path<tab>target: links, unlinks, back_links, back_unlinks.
 #
 # A lost connection never stops it half way: it goes on to the end of its step, finds no
 # verdict, and leaves the journal for the next run. What is in force is always what the link
@@ -184,8 +185,11 @@ if [ "$size" -gt 0 ]; then
   step upload
   [ -e "$gens/$to" ] && die moved "generation $to"
   problem=$(mkdir -m 700 "$new" 2>&1) || die io "$problem"
-  problem=$( { head -c "$size" | tar -xmpof - -C "$new"; } 2>&1) ||
-    die upload "${problem:-the archive did not arrive}"
+  problem=$( { head -c "$size" | tar -xmpof - -C "$new"; } 2>&1) || {
+    problem=${problem%%"
+"*}
+    die upload "$new: ${problem:-the archive did not arrive}"
+  }
   cd "$new" || die io "$new is gone"
   { [ -f .sha256 ] && sha256sum -c .sha256 >/dev/null 2>&1; } ||
     die upload "the archive did not arrive whole"
@@ -267,7 +271,9 @@ revert() {
   fi
   say 'reverted\t%s\n' "$good"
 }
-while IFS= read -r verdict; do
+# One line of the operator, or the end; long silence is the end, too (`read` has no timeout).
+hear() { timeout "$silence" sh -c 'IFS= read -r line && printf "%s\n" "$line"'; }
+while verdict=$(hear); do
   case $verdict in
     commit)
       step confirm

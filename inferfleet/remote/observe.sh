@@ -7,24 +7,8 @@ tab=$(printf '\t')
 state=$root/.inferbase
 fact() { printf 'fact\t%s\t%s\n' "$1" "$2"; }
 
-# Few programs are started: each costs about a millisecond, and on one machine of the fleet after
-# the other that is what a plan without changes waits for. id prints uid=0(root) gid=0(root) ...
-who=$(id)
-who=${who#uid=}
-uid=${who%%[!0-9]*}
-user=${who%% *}
-case $user in *"("*) user=${user#*"("} user=${user%")"} ;; esac
-fact user "$user"
-fact uid "$uid"
-fact now "$(date +%s)"
-set -- $(uname -nrm)
-fact host "$1"
-fact kernel "$2"
-fact arch "$3"
-while read -r key value _; do
-  case $key in MemTotal: | MemAvailable:) fact "${key%:}" "$value" ;; esac
-  [ "$key" = MemAvailable: ] && break
-done </proc/meminfo
+# Each program that is started costs about a millisecond, and a plan without changes waits for
+# little else: only what a plan needs is asked here, `doctor` asks the rest.
 
 # The nearest folder that exists decides whether root can be made, and how much fits in it.
 near=$root
@@ -34,6 +18,11 @@ for path in "$near" "$state" "$state/generations"; do
   [ -d "$path" ] && [ ! -w "$path" ] && { writable=no; near=$path; break; }
 done
 fact writable "$writable"
+if [ "$writable" = no ]; then
+  fact user "$(id -un 2>/dev/null || id -u)"
+  # What may not be written cannot be harmed by trying; only so the reason is known.
+  fact unwritable "$( (: >"$near/.inferbase-probe") 2>&1 | tr '\t\n' '  ')"
+fi
 for path in "$root" "$state" "$state/generations"; do
   [ -L "$path" ] && fact symlink "$path"
 done

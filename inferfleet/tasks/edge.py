@@ -54,7 +54,7 @@ def verb(**options: Any) -> Callable[[Callable[..., Any]], Verb]:
 
         @functools.wraps(function)
         def run(c: Context, *args: Any, **kwargs: Any) -> Any:
-            _collect_less()
+            collect_less()
             check_format(kwargs.get("format", "table"))
             try:
                 code = function(c, *args, **kwargs)
@@ -83,7 +83,7 @@ def verb(**options: Any) -> Callable[[Callable[..., Any]], Verb]:
     return decorate
 
 
-def _collect_less() -> None:
+def collect_less() -> None:
     """Spare a short process most of the search for garbage, a quarter of its time otherwise.
 
     Importing makes many objects and drops few: looking through them every 700, as Python does,

@@ -3,7 +3,9 @@ process_each() {
   action=$1
   shift
   for service in "$@"; do
-    sh "$root/current/process/$(unit_name "$service")/run" "$action" || return 1
+    # Whoever starts it, it sees nothing of his environment, his secrets least of all.
+    env -i PATH="$PATH" HOME="${HOME:-/}" ${LANG:+"LANG=$LANG"} ${TMPDIR:+"TMPDIR=$TMPDIR"} \
+      sh "$root/current/process/$(unit_name "$service")/run" "$action" || return 1
   done
 }
 process_start() { process_each start "$@"; }

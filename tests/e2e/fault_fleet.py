@@ -44,6 +44,7 @@ def _operate(
     environ: Mapping[str, str],
     outputs: tuple[str, str],
     stop: tuple[str, str] | None,
+    silence: int | None,
     line: Connection,
 ) -> None:
     """The child: `invoke WORDS`, held at the first event of that kind that begins so."""
@@ -58,8 +59,12 @@ def _operate(
         os.fdopen(1, "w", closefd=False),
         os.fdopen(2, "w", closefd=False),
     )
+    from inferfleet import apply
     from inferfleet.events import Event
     from inferfleet.show import Reporter
+
+    if silence is not None:
+        apply.SILENCE_SECONDS, apply.BEAT_SECONDS = silence, silence / 4
 
     show, waiting = Reporter.__call__, [stop] if stop else []
 
@@ -90,6 +95,7 @@ class Operator:
         environ: Mapping[str, str],
         folder: Path,
         stop_at: tuple[str, str] | None,
+        silence: int | None = None,
     ) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOAD)
@@ -97,7 +103,7 @@ class Operator:
         self._out, self._err = folder / "out", folder / "err"
         outputs = (str(self._out), str(self._err))
         self.process = context.Process(
-            target=_operate, args=(words, environ, outputs, stop_at, theirs), daemon=True
+            target=_operate, args=(words, environ, outputs, stop_at, silence, theirs), daemon=True
         )
         self.process.start()
         theirs.close()
@@ -141,12 +147,18 @@ class FaultFleet(Fleet):
         self._folder = folder
         self._runs = 0
 
-    def begin(self, *words: str, stop_at: tuple[str, str] | None = None, **env: str) -> Operator:
-        """Start `invoke WORDS`."""
+    def begin(
+        self,
+        *words: str,
+        stop_at: tuple[str, str] | None = None,
+        silence: int | None = None,
+        **env: str,
+    ) -> Operator:
+        """Start `invoke WORDS`; silence: seconds after which the machine gives a mute run up."""
         self._runs += 1
         folder = self._folder / f"run-{self._runs}"
         folder.mkdir()
-        return Operator(words, self.environment(**env), folder, stop_at)
+        return Operator(words, self.environment(**env), folder, stop_at, silence)
 
     def cli(self, *words: str, **env: str) -> Ran:
         """Run `invoke WORDS` to its end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pty
@@ -30,6 +31,8 @@ QUESTION = {
     "max_tokens": 16,
 }
 ANSWER = "The capital of France is Paris."
+
+_NUMBERS = itertools.count(1)
 
 
 class Ran(NamedTuple):
@@ -170,6 +173,29 @@ class Fleet:
             os.close(terminal)
             status = os.waitpid(pid, 0)[1]
         return os.waitstatus_to_exitcode(status), shown.decode(errors="replace")
+
+
+class Place:
+    """A root of its own on the shared machine, so that tests do not meet."""
+
+    def __init__(self, machine: TestMachine, fleet: Fleet) -> None:
+        number = next(_NUMBERS)
+        self.machine, self.fleet = machine, fleet
+        self.root, self.port = f"/opt/inference/r{number}", 9000 + number
+        self.container = f"r{number}-llama"
+
+    def write(self, **changes: Any) -> None:
+        """The machine file, with one llama service and some changes to it."""
+        service = llama(**{"port": self.port, **changes})
+        self.fleet.host(self.machine, {"llama": service}, root=self.root)
+
+    def invoke(self, task: str, *words: str, timeout: float = 180) -> Ran:
+        """Run a task on the machine."""
+        return self.fleet.invoke(task, "--host", self.machine.name, *words, timeout=timeout)
+
+    def ask(self) -> str:
+        """The model's answer to QUESTION."""
+        return ask(self.machine, self.port)
 
 
 def ask(machine: TestMachine, port: int = 8080, key: str = "") -> str:

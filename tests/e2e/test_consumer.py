@@ -197,12 +197,14 @@ def test_uninstalled_with_an_overlay(consumer: Consumer, gguf: Path) -> None:
     wrong = consumer.invoke("infra.plan", "--host", "bench", "--service", "tiny-2")
     assert wrong.rc == 64, wrong
     assert "did you mean tiny-1?" in wrong.err
-    consumer.overlay("inventory", "bench", {"services": {"x": {"kind": "tinny"}}, "prot": 1})
+    consumer.overlay("inventory", "bench", {"runtime": "process", "prot": 1})
+    consumer.overlay("inventory", "other", {"services": {"x": {"kind": "tinny"}}})
     broken = consumer.invoke("infra.plan", "--host", "bench")
     assert broken.rc == 64, broken
-    assert broken.err.count("error: ") >= 2
-    assert "fleet/inventory/bench.yaml:" in broken.err
-    assert "did you mean tiny" in broken.err
+    assert broken.err.count("error: ") == 2
+    assert "error: fleet/inventory/bench.yaml:1:1: prot: unknown key" in broken.err
+    assert "error: fleet/inventory/other.yaml:" in broken.err
+    assert "did you mean tiny?" in broken.err
 
 
 def test_nested_mount(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,9 +78,7 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def made(
-    testbed: Testbed, gguf: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Bench]:
+def made(testbed: Testbed, gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     machine = testbed.machine()
     bench = Bench(testbed, machine, tmp_path_factory.mktemp("faults"))
     bench.up()
@@ -119,24 +119,25 @@ def test_operator_killed_at_every_step(bench: Bench, steps: list[str]) -> None:
     converged(bench.fleet, bench.machine)
 
 
-@pytest.mark.parametrize("share", [0.3, 0.6, 0.8, 0.95])
-def test_connection_cut_while_sending(bench: Bench, share: float) -> None:
+def test_connection_cut_while_sending(bench: Bench) -> None:
     """Cut after a share of all that a whole run sends, from observation to verdict."""
     sent = bench.proxy.up
     bench.edit()
     assert bench.fleet.cli("up", "--host", "proxied", "--yes").rc == 0
     total = bench.proxy.up - sent
-    before = in_force(bench.machine)
-    bench.edit()
-    bench.proxy.cut_after(up=int(total * share))
-    done = bench.fleet.cli("up", "--host", "proxied", "--yes")
-    assert done.rc == 1, done
-    assert "proxied" in done.err
-    assert "Traceback" not in done.err
-    settle(bench.machine)
-    now = in_force(bench.machine)
-    said = bench.says()
-    assert said == "new" if now > before else said in {"", "old"}
+    for share in (0.3, 0.6, 0.8, 0.95):
+        before = in_force(bench.machine)
+        bench.edit()
+        bench.proxy.cut_after(up=int(total * share))
+        done = bench.fleet.cli("up", "--host", "proxied", "--yes")
+        assert done.rc == 1, done
+        assert "proxied" in done.err
+        assert "Traceback" not in done.err
+        settle(bench.machine)
+        now = in_force(bench.machine)
+        said = bench.says()
+        assert said == "new" if now > before else said in {"", "old"}
+    answers(bench.machine)
     converged(bench.fleet, bench.machine)
 
 
@@ -172,6 +173,29 @@ def test_connection_cut_while_waiting_for_readiness(bench: Bench) -> None:
     assert "connection to proxied lost" in done.err, done
     settle(bench.machine)
     assert (in_force(bench.machine), bench.says()) == (before + 1, "new")
+    converged(bench.fleet, bench.machine)
+
+
+def test_network_that_falls_silent(bench: Bench) -> None:
+    """No end of the connection is ever seen there; the machine gives the run up all the same."""
+    before = in_force(bench.machine)
+    bench.kind("slow", 'sleep 2; exec /app/llama-server "$@"')
+    bench.edit(kind="slow")
+    words = ("up", "--host", "proxied", "--yes")
+    run = bench.fleet.begin(*words, stop_at=("wait", ""), silence=2)
+    run.reached()
+    bench.machine.check("sleep 3")
+    held = bench.fleet.cli("up", "--host", bench.name, "--yes")
+    assert held.rc == 4, held  # the operator is there, so its run goes on
+    bench.proxy.stall()
+    try:
+        settle(bench.machine)
+        assert (in_force(bench.machine), bench.says()) == (before + 1, "new")
+        assert transactions(bench.machine) == []
+    finally:
+        run.kill()
+        bench.proxy.cut()
+        bench.proxy.resume()
     converged(bench.fleet, bench.machine)
 
 
@@ -360,4 +384,138 @@ def test_damaged_records(bench: Bench, damage: str) -> None:
     assert tree(bench.machine) == before
     answers(bench.machine)
     bench.machine.check(remedy, user="ops")
+    if "current" in words or "manifest" in words:
+        converged(bench.fleet, bench.machine)
+    else:
+        plan = bench.fleet.cli("plan", "--host", bench.name)
+        assert (plan.rc, "replace llama" in plan.out, plan.err) == (2, True, ""), plan
+
+
+@pytest.fixture(scope="module")
+def small_made(
+    testbed: Testbed, gguf: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Bench]:
+    machine = testbed.machine(tmpfs={ROOT: 4})
+    bench = Bench(testbed, machine, tmp_path_factory.mktemp("small"))
+    bench.up()
+    yield bench
+    testbed.destroy(machine)
+
+
+@pytest.fixture
+def small(small_made: Bench) -> Bench:
+    """A machine with a disk of 4 MiB for the root."""
+    small_made.machine.check(f"mount -o remount,rw {ROOT}; rm -f {ROOT}/fill /usr/local/bin/*")
+    small_made.up()
+    return small_made
+
+
+def fill(machine: TestMachine) -> None:
+    """Leave 20 KiB free."""
+    machine.run(f"cat /dev/zero >{ROOT}/fill; truncate -s -20k {ROOT}/fill")
+
+
+def test_full_disk_is_seen_beforehand(small: Bench) -> None:
+    small.edit()
+    fill(small.machine)
+    before = tree(small.machine)
+    done = small.fleet.cli("up", "--host", small.name, "--yes")
+    assert done.rc == 1, done
+    assert f"{ROOT} has 0 MiB free" in done.err, done
+    assert "hint: free some space there" in done.err
+    assert tree(small.machine) == before
+    small.machine.check(f"rm {ROOT}/fill")
+    converged(small.fleet, small.machine)
+
+
+@pytest.mark.parametrize(
+    ("command", "pattern", "fault", "reason"),
+    [
+        ("tar", "*", "fill", "No space left on device"),
+        ("tar", "*", "read-only", "Read-only file system"),
+        ("mv", '*".new."*', "read-only", "Read-only file system"),
+    ],
+)
+def test_disk_fails_in_the_middle(
+    small: Bench, command: str, pattern: str, fault: str, reason: str
+) -> None:
+    """During the upload, and when it is put in its place."""
+    before, edit = in_force(small.machine), running(small.machine)
+    small.edit()
+    gate = Gate(small.machine, command, pattern)
+    run = small.fleet.begin("up", "--host", small.name, "--yes")
+    gate.reached()
+    if fault == "fill":
+        fill(small.machine)
+    else:
+        small.machine.check(f"mount -o remount,ro {ROOT}")
+    gate.open()
+    done = run.ended()
+    assert done.rc == 1, done
+    assert reason in done.err, done
+    assert f"{STATE}/generations" in done.err, done
+    # The old state, wholly, and nothing half written.
+    assert in_force(small.machine) == before
+    assert running(small.machine) == edit
+    answers(small.machine)
+    assert transactions(small.machine) == []
+    small.machine.check(f"mount -o remount,rw {ROOT}; rm -f {ROOT}/fill")
+    converged(small.fleet, small.machine)
+
+
+def test_read_only_disk_is_seen_beforehand(small: Bench) -> None:
+    small.edit()
+    small.machine.check(f"mount -o remount,ro {ROOT}")
+    before = tree(small.machine)
+    done = small.fleet.cli("up", "--host", small.name, "--yes")
+    assert done.rc == 1, done
+    assert f"{ROOT} is on a read-only file system" in done.err, done
+    assert tree(small.machine) == before
+    small.machine.check(f"mount -o remount,rw {ROOT}")
+    assert small.fleet.cli("plan", "--host", small.name).rc == 2
+
+
+def test_frozen_machine_does_not_hold_up_the_others(bench: Bench, small: Bench) -> None:
+    """One host does not answer: it is named, and the other is brought up all the same."""
+    config = bench.machine.ssh_config
+    config.write_text(config.read_text() + "  ConnectTimeout 2\n")
+    bench.edit()
+    bench.fleet.host(small.machine, {"llama": llama()})
+    small.machine.freeze()
+    try:
+        done = bench.fleet.cli("up", "--host", bench.name, "--host", small.name, "--yes")
+    finally:
+        small.machine.thaw()
+    assert done.rc == 1, done
+    assert f"{small.machine.address} does not answer within 2 s" in done.err, done
+    rows = {line.split()[0]: line.split()[1] for line in done.out.splitlines()[1:]}
+    assert rows == {bench.name: "changed", small.name: "failed"}
+    small.machine.wait_up()
     converged(bench.fleet, bench.machine)
+
+
+def test_cut_while_pushing_a_model(bench: Bench, tmp_path: Path) -> None:
+    """What has arrived stays there, and the next run goes on behind it."""
+    size = 12 << 20
+    model = tmp_path / "model.gguf"
+    model.write_bytes(os.urandom(size))
+    bench.fleet.machine(
+        "pushed", address=f"{bench.name}-proxied", root="/home/ops/pushed", runtime="compose",
+        services={"llama": {"kind": "llama-cpp", "model": f"file:{model}", "port": 8097}},
+    )  # fmt: skip
+    bench.proxy.cut_after(up=size // 2)
+    lost = bench.fleet.cli("update-models", "--host", "pushed")
+    assert lost.rc == 1, lost
+    assert "lost" in lost.err + lost.out, lost
+    check = bench.fleet.cli("update-models", "--host", "pushed", "--check")
+    assert (check.rc, "partial" in check.out) == (2, True), check
+    sent = bench.proxy.up
+    again = bench.fleet.cli("update-models", "--host", "pushed")
+    assert again.rc == 0, again
+    assert bench.proxy.up - sent < size * 3 // 4
+    place = bench.machine.check("find -L /home/ops/pushed/models -name model.gguf -type f")
+    found = bench.machine.check(f"sha256sum {place.split()[0]}").split()[0]
+    assert found == hashlib.sha256(model.read_bytes()).hexdigest()
+    assert bench.fleet.cli("update-models", "--host", "pushed", "--check").rc == 0
+    assert bench.machine.run("pgrep -u ops -f pushed/models").out == ""
+    assert "part" not in tree(bench.machine, "/home/ops/pushed")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from e2e.fleet import INVOKE, REPOSITORY
+from tools import needs
 
 SHIPPED = sorted(path.stem for path in (REPOSITORY / "inventory").glob("*.yaml"))
 COMPOSED = [name for name in SHIPPED if name != "local"]
@@ -77,6 +78,7 @@ def silent(*argv: str | Path) -> str:
     return done.stdout
 
 
+@needs("docker")
 @pytest.mark.parametrize("name", COMPOSED)
 def test_compose_reads_every_shipped_machine(name: str, tmp_path: Path) -> None:
     folder = render(tmp_path, name)[name]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import render_cases
 
-from inferfleet.engines import embedded
+from inferfleet.engines import embedded, openmp
 
 SCRIPT = embedded.__file__
 NEEDED = ["--model", "m.gguf", "--port", "8080"]
@@ -25,8 +26,15 @@ def run(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def llama() -> ModuleType:
+    """The library, with what the system may lack."""
+    openmp.provide()
+    library: ModuleType = pytest.importorskip("xllamacpp")
+    return library
+
+
 def test_every_option_reaches_the_library() -> None:
-    library = pytest.importorskip("xllamacpp")
+    library = llama()
     words = [*NEEDED, "--host", "::1", "--alias", "tiny", "-c", "4096", "-np", "3", "-t", "2"]
     words += ["--temp", "0.5", "--no-warmup", "--metrics", "--flash-attn", "on", "-ngl", "all"]
     made = embedded.params(embedded.parser().parse_args(words), library)
@@ -39,7 +47,7 @@ def test_every_option_reaches_the_library() -> None:
 
 
 def test_tables_name_attributes_of_the_library() -> None:
-    library = pytest.importorskip("xllamacpp")
+    library = llama()
     params = library.CommonParams()
     for path in [*embedded.FLAGS.values(), *(path for path, _ in embedded.VALUES.values())]:
         target = params
@@ -55,7 +63,7 @@ def test_options_are_llama_servers() -> None:
 
 
 def test_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    library = pytest.importorskip("xllamacpp")
+    library = llama()
     (tmp_path / "keys").write_text("one\ntwo words\n\n")
     monkeypatch.setenv("LLAMA_API_KEY", "zero")
     words = [*NEEDED, "--api-key-file", str(tmp_path / "keys")]
@@ -81,7 +89,7 @@ def test_wrong_usage(words: list[str], message: str) -> None:
 
 
 def test_missing_model(tmp_path: Path) -> None:
-    pytest.importorskip("xllamacpp")
+    llama()
     done = run("--model", str(tmp_path / "none.gguf"), "--port", "1")
     assert done.returncode == 64
     assert done.stderr == f"embedded: there is no model file {tmp_path}/none.gguf\n"

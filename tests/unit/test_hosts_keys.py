@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from sshd_server import make_key
+from tools import needs
 
 from inferfleet.errors import FleetError
 from inferfleet.hosts import keys
@@ -163,6 +164,7 @@ def test_home_is_written_as_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert judged(login(tmp_path, "")).hint.endswith(" >> ~/known")
 
 
+@needs("ssh-keygen")
 def test_fingerprint_is_that_of_ssh_keygen(tmp_path: Path) -> None:
     public = Path(f"{make_key(tmp_path / 'key')}.pub")
     shown = subprocess.run(

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from paramiko import AutoAddPolicy, RejectPolicy, WarningPolicy
 from sshd_server import Sshd, free_port, make_key, require_sshd
+from tools import needs
 
 from inferfleet.errors import FleetError
 from inferfleet.hosts import connection
@@ -283,6 +284,7 @@ def test_identities_only_keeps_other_agent_keys_back(home: Home, server: Sshd, a
     assert home.host("127.0.0.1", port=server.port).run("true").exit == 0
 
 
+@needs("ssh-keygen")
 def test_certificate_beside_the_key(home: Home, tmp_path: Path) -> None:
     authority = make_key(tmp_path / "authority")
     own = Sshd(tmp_path / "own")

@@ -1,0 +1,194 @@
+"""The tasks from outside: exit codes, what goes where, and a secret that must not show."""
+
+from __future__ import annotations
+
+import json
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from faults.fleet import MACHINE, REPOSITORY, FleetBox, Recorder
+
+CANARY = "canary-5fe1d0c7-TELL"
+AT = ("--host", MACHINE)
+
+
+def test_exit_codes_of_the_main_verbs(empty: FleetBox) -> None:
+    box = empty
+    fresh = box.invoke("plan", *AT, "--format", "json")
+    assert fresh.returncode == 2
+    (data,) = json.loads(fresh.stdout)
+    assert data["generation"] == {"from": 0, "to": 1}
+    assert [s["action"] for s in data["steps"]] == ["create", "create", "start"]
+    up = box.invoke("up", *AT)
+    assert up.returncode == 0, up.stderr
+    assert "changed" in up.stdout
+    assert f"curl http://127.0.0.1:{box.port}/v1/chat/completions" in up.stderr
+    same = box.invoke("plan", *AT)
+    assert same.returncode == 0
+    assert "nothing to change" in same.stdout
+    health = box.invoke("health", *AT, "--format", "json")
+    assert health.returncode == 0
+    assert json.loads(health.stdout)[0]["stage"] == "ready"
+    status = json.loads(box.invoke("status", *AT, "--format", "json").stdout)
+    assert status[0]["state"] == "running"
+    assert status[0]["detail"].startswith("pid ")
+    down = box.invoke("down", *AT)
+    assert down.returncode == 0
+    assert "stopping services" in down.stderr
+    assert "starting" not in down.stderr
+    assert box.invoke("health", *AT).returncode == 3
+    history = json.loads(box.invoke("history", *AT, "--format", "json").stdout)
+    assert [(e["event"], e["generation"]) for e in history] == [("up", 1), ("down", 1)]
+
+
+def test_a_failing_up_exits_1_and_shows_the_log(box: FleetBox) -> None:
+    box.serve("two", mode="never", **{"start-timeout": "1s"})
+    result = box.invoke("up", *AT, "--format", "json")
+    assert result.returncode == 1
+    (row,) = json.loads(result.stdout)
+    assert row["result"] == "rolled back"
+    assert row["generation"] == 1
+    assert "rolling back" in result.stderr
+    assert "last lines of its log:" in result.stderr
+    assert "echo: says two" in result.stderr
+    assert box.says() == "one"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("plan", "--host", "bix"),
+        ("up", "--host", MACHINE, "--service", "ecko"),
+        ("status", "--group", "nobody"),
+        ("status", "--host", MACHINE, "--format", "xml"),
+        ("render", "--host", MACHINE),
+    ],
+)
+def test_mistakes_exit_64_and_touch_nothing(empty: FleetBox, words: tuple[str, ...]) -> None:
+    result = empty.invoke(*words)
+    assert result.returncode == 64
+    assert result.stdout == ""
+    assert "error: " in result.stderr
+    assert "hint: " in result.stderr
+    assert not empty.root.exists()
+
+
+def test_mistake_in_the_file_exits_64_with_its_place(empty: FleetBox) -> None:
+    empty.machine["sudoo"] = True
+    empty.write()
+    result = empty.invoke("up", *AT)
+    assert result.returncode == 64
+    assert "box.yaml:" in result.stderr
+    assert not empty.root.exists()
+
+
+def test_followed_logs_end_with_an_interrupt(box: FleetBox) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "invoke", "logs", *AT, "--follow"],
+        cwd=REPOSITORY,
+        env=box.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "echo: says one\n"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == "interrupted\n"
+
+
+def test_secret_shows_nowhere(empty: FleetBox) -> None:
+    box, outputs, seen = empty, [], CommandLines()
+    box.machine["secrets"] = {"TOKEN": {"env": "TOKEN"}}
+    own = {"secrets": ["TOKEN"]}
+    env = {"TOKEN": CANARY}
+    with seen:
+        box.serve("one", **own)
+        outputs.append(("up", 0, box.invoke("up", *AT, env=env)))
+        outputs.append(("plan", 2, box.invoke("plan", *AT, env={"TOKEN": f"{CANARY}-2"})))
+        box.serve("two", env={"LEAK": "1"}, mode="never", **own, **{"start-timeout": "1s"})
+        outputs.append(("plan", 2, box.invoke("plan", *AT, "--format", "json", env=env)))
+        outputs.append(("up", 1, box.invoke("up", *AT, env=env)))
+        outputs.append(("logs", 0, box.invoke("logs", *AT, env=env)))
+        # No service wants it any more: what stays of it is deleted unseen.
+        box.services["echo"].pop("secrets")
+        box.services["echo"].pop("start-timeout")
+        box.serve("three", env={})
+        outputs.append(("plan", 2, box.invoke("plan", *AT, env=env)))
+        assert "delete env/echo.env" in outputs[-1][2].stdout
+        outputs.append(("up", 0, box.invoke("up", *AT, env=env)))
+    assert [(verb, r.returncode) for verb, _, r in outputs] == [(v, code) for v, code, _ in outputs]
+    for verb, _, result in outputs:
+        assert CANARY not in result.stdout, verb
+        assert CANARY not in result.stderr, verb
+    assert "the key is ***" in "".join(r.stdout for verb, _, r in outputs if verb == "logs")
+    assert seen.count > 0
+    assert seen.bad == []
+    holders = [p for p in files(box.root) if CANARY.encode() in p.read_bytes()]
+    assert holders, "the canary is somewhere, or this test proves nothing"
+    for path in holders:
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+
+
+def test_events_do_not_hold_a_secret(empty: FleetBox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", CANARY)
+    empty.machine["secrets"] = {"TOKEN": {"env": "TOKEN"}}
+    empty.serve("one", secrets=["TOKEN"])
+    recorder = Recorder()
+    assert empty.up(recorder).ok
+    assert CANARY not in repr(recorder.events)
+    assert empty.planned().plan.empty
+    assert CANARY not in repr(empty.planned())
+
+
+def test_without_its_secret_status_claims_no_changes(empty: FleetBox) -> None:
+    empty.machine["secrets"] = {"TOKEN": {"env": "TOKEN"}}
+    empty.serve("one", secrets=["TOKEN"])
+    assert empty.invoke("up", *AT, env={"TOKEN": CANARY}).returncode == 0
+    rows = json.loads(empty.invoke("status", *AT, "--format", "json").stdout)
+    assert "pending" not in rows[0]["detail"]
+    assert [r["detail"] for r in rows if r["state"] == "note"] == [
+        "secrets that cannot be had here: TOKEN; so changes cannot be told"
+    ]
+    assert empty.invoke("down", *AT).returncode == 0
+
+
+def files(root: Path) -> list[Path]:
+    return [p for p in root.rglob("*") if p.is_file() and not p.is_symlink()]
+
+
+class CommandLines:
+    """Looks for the canary on every command line of the machine while it is open."""
+
+    def __init__(self) -> None:
+        self.bad: list[bytes] = []
+        self.count = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> CommandLines:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.1):
+            for entry in Path("/proc").glob("[0-9]*/cmdline"):
+                try:
+                    line = entry.read_bytes()
+                except OSError:
+                    continue
+                self.count += 1
+                if CANARY.encode() in line:
+                    self.bad.append(line)

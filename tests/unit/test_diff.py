@@ -1,0 +1,154 @@
+"""Plans as text and data; archives; the second question."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import tarfile
+from hashlib import sha256
+
+import pytest
+from plan_cases import ROOT, applied, edited, make_release
+
+from inferfleet.archive import pack
+from inferfleet.details import Details, details_script, parse_details, with_details
+from inferfleet.diff import plan_data, plan_lines, reasons
+from inferfleet.observed import parse_observed
+from inferfleet.obstacles import PortTaken
+from inferfleet.plan import Goal, make_plan
+from inferfleet.release import Release
+
+CANARY = "canary-SECRET"
+COMPOSE = "services:\n  a:\n    image: {image}\n    cpus: {cpus}\n"
+
+
+def release(image: str, cpus: int = 1, key: str = CANARY) -> Release:
+    return make_release(
+        {
+            "files": {
+                "compose.yaml": COMPOSE.format(image=image, cpus=cpus),
+                "env/a.env": {"text": f"KEY={key}\n", "mode": 600, "secret": True},
+            },
+            "units": {"a": {"digest": sha256(f"{image}{cpus}{key}".encode()).hexdigest()}},
+        }
+    )
+
+
+def test_lines_of_an_edit() -> None:
+    new, old = release("two"), release("one")
+    contents = {"compose.yaml": old.files["compose.yaml"].content}
+    observed = parse_observed(applied(old), ROOT)
+    first = make_plan(new, observed, Goal())
+    plan = make_plan(new, observed, Goal(), reasons(new, first, contents))
+    assert plan_lines(plan, new, contents) == [
+        "~ update compose.yaml",
+        "    --- a/compose.yaml",
+        "    +++ b/compose.yaml",
+        "    @@ -1,4 +1,4 @@",
+        "     services:",
+        "       a:",
+        "    -    image: one",
+        "    +    image: two",
+        "         cpus: 1",
+        "~ replace a  (image changed)",
+    ]
+
+
+def test_nothing_to_change() -> None:
+    one = release("one")
+    plan = make_plan(one, parse_observed(applied(one), ROOT), Goal())
+    assert plan_lines(plan, one, {}) == ["nothing to change"]
+    assert plan_data(plan, one, {})["changes"] is False
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_secrets_show_as_changed_only(gone: bool) -> None:
+    old = release("one")
+    new = make_release({"files": {"compose.yaml": "x\n"}}) if gone else release("one", key="new")
+    observed = parse_observed(applied(old), ROOT)
+    plan = make_plan(new, observed, Goal())
+    # Even if its content came here, it would not be shown.
+    contents = {"env/a.env": f"KEY={CANARY}\n".encode(), "compose.yaml": b"y\n"}
+    shown = "\n".join(plan_lines(plan, new, contents))
+    assert "    env/a.env: secret, content not shown" in shown.splitlines()
+    everything = shown + json.dumps(plan_data(plan, new, contents)) + details_script(new, plan)
+    assert CANARY not in everything
+    assert "KEY" not in everything
+    assert "env/a.env" not in details_script(new, plan)
+    assert CANARY not in repr(old)
+
+
+def test_data_is_json_and_complete() -> None:
+    one = release("one")
+    plan = make_plan(one, parse_observed("fact\tuser\tme\nend\n", ROOT), Goal())
+    data = json.loads(json.dumps(plan_data(plan, one, {})))
+    assert sorted(data) == ["changes", "generation", "machine", "notes", "problems", "steps"]
+    assert data["generation"] == {"from": 0, "to": 1}
+    assert [(s["action"], s["target"]) for s in data["steps"]] == [
+        ("create", "compose.yaml"), ("create", "env/a.env"), ("start", "a"),
+    ]  # fmt: skip
+    assert "+    image: one" in data["steps"][0]["diff"]
+
+
+def test_problems_and_notes_are_lines() -> None:
+    one = release("one")
+    seen = parse_observed(
+        edited(
+            applied(one), [], [["lock", "alive", "7|1|ann@x|t|up"], ["trouble", "compose", "off"]]
+        ),
+        ROOT,
+    )
+    lines = plan_lines(make_plan(one, seen, Goal()), one, {})
+    assert lines[0] == "note: compose: off"
+    assert "error: box is locked by ann@x since t (up, process 7)" in lines
+    assert any(line.startswith("hint: ") for line in lines)
+
+
+def test_archive_is_the_same_bytes_and_holds_modes() -> None:
+    one = release("one")
+    assert pack(one) == pack(release("one"))
+    assert pack(one) != pack(release("two"))
+    with tarfile.open(fileobj=io.BytesIO(pack(one))) as archive:
+        entries = {entry.name: entry for entry in archive}
+    assert set(entries) == {
+        ".files", ".manifest", ".sha256", ".unconfirmed", ".units", "compose.yaml", "env",
+        "env/a.env",
+    }  # fmt: skip
+    assert entries["env/a.env"].mode == 0o600
+    assert entries[".manifest"].mode == 0o600
+    assert entries["env"].mode == 0o755
+    assert {(e.uid, e.gid, e.mtime) for e in entries.values()} == {(0, 0, 0)}
+
+
+def test_details_are_read() -> None:
+    body = base64.b64encode(b"\xff\n").decode()
+    details = parse_details(
+        f"content\tx\t{body}\ntool\tdocker\tis not installed\n"
+        "culprit\t80\tp (x)\nculprit\t80\tq\nodd\n"
+    )
+    assert details == Details({"x": b"\xff\n"}, {"docker": "is not installed"}, {80: "p (x)"})
+
+
+def test_details_make_problems() -> None:
+    one = release("one")
+    fresh = "fact\tfree_kb\t1000\nfact\tnear\t/srv\nlisten\t0100007F:1F90\nend\n"
+    seen = parse_observed(fresh, ROOT)
+    details = Details({}, {"docker": "is not installed"}, {8080: "process 7 (nginx)"})
+    plan = with_details(make_plan(one, seen, Goal()), details, seen, 10_000)
+    port, tool, disk = plan.problems
+    assert isinstance(port, PortTaken)
+    assert port.what.endswith("already taken on 127.0.0.1 by process 7 (nginx)")
+    assert tool.what == "docker: is not installed"
+    assert "install Docker" in tool.hint
+    assert disk.what == "/srv has 0 MiB free, 2 MiB are needed"
+    enough = parse_observed(fresh.replace("\t1000", "\t100000"), ROOT)
+    again = with_details(make_plan(one, enough, Goal()), Details({}, {}, {}), enough, 10_000)
+    assert [type(problem) for problem in again.problems] == [PortTaken]
+
+
+def test_broken_yaml_on_the_machine_gives_no_reason_but_no_error() -> None:
+    one, two = release("one"), release("two")
+    plan = make_plan(two, parse_observed(applied(one), ROOT), Goal())
+    for content in (b"\t:", b"services: 3", b"services: {a: 3}", b"\xff\xfe"):
+        assert reasons(two, plan, {"compose.yaml": content}).get("a") is None
