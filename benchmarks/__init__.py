@@ -1,1 +1,1 @@
-"""Measurements against peers and bounds: `python -m benchmarks [fanout|startup|render|local|all]`."""
+"""Measurements against peers and bounds: `python -m benchmarks`."""

@@ -69,7 +69,7 @@ class Tools:
 
     def ssh(self, hosts: Sequence[str]) -> Sample:
         """One `ssh host true` a host, all at the same time."""
-        commands = [["ssh", "-F", self.farm.ssh_config, name, "true"] for name in hosts]
+        commands = [["ssh", "-F", str(self.farm.ssh_config), name, "true"] for name in hosts]
         return run_together(commands, env=self.farm.environment(), cwd=self.farm.folder)
 
     def run_pyinfra(self, hosts: Sequence[str], dry: bool) -> Sample:
@@ -92,7 +92,7 @@ class Tools:
             ANSIBLE_CONFIG=str(self.farm.folder / "ansible" / "ansible.cfg"),
             ANSIBLE_SSH_CONTROL_PATH_DIR=str(sockets),
         )
-        command = [self.ansible, "--inventory", ",".join(hosts) + ",", *words, "site.yaml"]
+        command = [str(self.ansible), "--inventory", ",".join(hosts) + ",", *words, "site.yaml"]
         return run(command, env=env, cwd=self.farm.folder / "ansible")
 
     def check(self, hosts: Sequence[str]) -> None:
@@ -155,9 +155,9 @@ class Tools:
         """(source, name, mode) of every file."""
         top = self.payload / self.farm.names[0]
         return [
-            (str(path), str(path.relative_to(top)).replace("/", "-"), f"{path.stat().st_mode & 0o777:o}")
+            (str(path), "-".join(path.relative_to(top).parts), f"{path.stat().st_mode & 0o777:o}")
             for path in self.files
-        ]  # fmt: skip
+        ]
 
 
 def machine(name: str, root: Path) -> dict[str, Any]:
@@ -261,5 +261,3 @@ def _seconds(samples: dict[str, list[Sample]]) -> dict[str, Any]:
         }
         for tool, taken in samples.items()
     }
-
-

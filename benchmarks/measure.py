@@ -90,7 +90,7 @@ def run_together(
 def in_turns(
     actions: Mapping[str, Callable[[], Sample]],
     rounds: int,
-    between: Callable[[], None] = lambda: None,
+    between: Callable[[], object] = lambda: None,
 ) -> dict[str, list[Sample]]:
     """Every action once a round; the order turns, so that none always follows the same other.
 

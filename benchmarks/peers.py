@@ -16,7 +16,7 @@ def environment(package: str) -> Path:
     done = folder / f"installed-{VERSIONS[package].rstrip('.*')}"
     if not done.exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--quiet"]
+        pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--quiet"]
         subprocess.run([*pip, f"{package}=={VERSIONS[package]}"], check=True)
         done.touch()
     return folder / "bin"

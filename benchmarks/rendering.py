@@ -92,7 +92,7 @@ def measure(rounds: int) -> tuple[list[Figure], dict[str, Any]]:
         for size in SIZES:
             inventory = Path(folder) / str(size)
             write_inventory(inventory, size)
-            command = [sys.executable, "-m", "benchmarks.rendering", inventory]
+            command = [sys.executable, "-m", "benchmarks.rendering", str(inventory)]
             actions[str(size)] = partial(run, command, env=os.environ, cwd=REPOSITORY)
         samples = in_turns(actions, rounds)
     seconds = {size: median_seconds(samples[str(size)]) for size in SIZES}

@@ -12,9 +12,7 @@ from inferfleet.errors import USAGE, FleetError
 
 # Quotes, backslashes, and what is not printable or breaks a line in YAML 1.1 or 1.2. Not written
 # as the complement of what is, because that far larger set takes 5 ms to compile.
-_YAML_ESCAPED = re.compile(
-    r'["\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]'
-)
+_YAML_ESCAPED = re.compile(r'["\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]')
 _YAML_NAMED = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 _SYSTEMD_PLAIN = re.compile(r"[A-Za-z0-9_@+=:,./-]+")
 _SYSTEMD_ESCAPED = re.compile(r'["\\%\x01-\x1f\x7f]')

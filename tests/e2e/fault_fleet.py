@@ -10,11 +10,9 @@ import multiprocessing
 import os
 import re
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 from e2e.fleet import ANSWER, REPOSITORY, ROOT, Fleet, Ran, ask, inspect
 from testbed.machine import TestMachine
@@ -162,7 +160,7 @@ class FaultFleet(Fleet):
 
     def cli(self, *words: str, **env: str) -> Ran:
         """Run `invoke WORDS` to its end."""
-        return self.begin(*words, **env).ended()
+        return self.begin(*words, stop_at=None, silence=None, **env).ended()
 
     def up(self, name: str) -> Ran:
         """Bring a machine up, which must succeed."""
@@ -215,7 +213,8 @@ def running(machine: TestMachine, container: str = "inference-llama") -> str:
     """Which edit the running container was made from."""
     found = inspect(machine, container)
     assert found["State"]["Running"]
-    return next(word for word in found["Config"]["Env"] if word.startswith("EDIT="))
+    words: list[str] = found["Config"]["Env"]
+    return next(word for word in words if word.startswith("EDIT="))
 
 
 def wanted(machine: TestMachine) -> str:
@@ -261,11 +260,3 @@ def transactions(machine: TestMachine) -> list[str]:
     """Processes of our shell programs on the machine."""
     listing = machine.check("ps -u ops -o pid=,args= | cut -c 1-200 || true")
     return [line for line in listing.splitlines() if f"root={ROOT}" in line]
-
-
-def wait_for(condition: Any, seconds: float = _PATIENCE) -> None:
-    """Poll until condition() is true."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it does not happen"
-        time.sleep(0.05)

@@ -142,7 +142,7 @@ def test_read_only_disk(empty: FleetBox) -> None:
             with pytest.raises(FleetError, match="Read-only file system"):
                 planned.talk.apply(planned, "up", lambda event: None)
             (problem,) = empty.plan().problems
-            assert "may not write to" in problem.what or "read-only" in problem.what
+            assert "is on a read-only file system" in problem.what or "read-only" in problem.what
             assert empty.says() == "one"
         finally:
             subprocess.run(["umount", "-l", root], check=True)

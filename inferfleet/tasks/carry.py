@@ -1,0 +1,152 @@
+"""From plans to changed machines: plan everywhere, show, ask once, apply everywhere, sum up."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from inferfleet.errors import FAILED, OK, FleetError
+from inferfleet.tasks.edge import as_called, report
+
+if TYPE_CHECKING:
+    from inferfleet.apply import Outcome
+    from inferfleet.parallel import Answer
+    from inferfleet.run import Run
+    from inferfleet.session import Planned, Session
+
+
+def plan_all(
+    run: Run,
+    session: Callable[[str], Session],
+    make: Callable[[Session, str], Planned],
+) -> list[Answer[Planned]]:
+    """Plans of all machines, made in parallel."""
+    from inferfleet.parallel import on_each
+
+    def work(name: str) -> Planned:
+        return make(session(name), name)
+
+    return on_each(run.machines, work)
+
+
+def show_plans(run: Run, answers: list[Answer[Planned]], to_stdout: bool) -> None:
+    """Every machine's plan or error; on stderr the content of new files is left out."""
+    from inferfleet.diff import plan_lines
+    from inferfleet.show import say
+
+    stream = sys.stdout if to_stdout else sys.stderr
+    for answer in answers:
+        if answer.error:
+            report(answer.error, run.redact)
+        elif answer.value:
+            planned = answer.value
+            contents = planned.details.contents
+            lines = plan_lines(planned.plan, planned.release, contents, brief=not to_stdout)
+            say("\n".join([f"{answer.machine}:", *(f"  {line}" for line in lines)]),
+                run.redact, stream)  # fmt: skip
+
+
+def carry_out(
+    run: Run,
+    what: str,
+    session: Callable[[str], Session],
+    make: Callable[[Session, str], Planned],
+    form: str,
+    yes: bool,
+) -> int:
+    """Carry out what the sessions' plans say on all machines of the run; the exit code.
+
+    make: the plan of one session. A machine that fails never hides the others.
+    """
+    from inferfleet.parallel import on_each
+    from inferfleet.show import Reporter, hidden
+
+    answers = plan_all(run, session, make)
+    show_plans(run, answers, to_stdout=False)
+    ready = {a.machine: a.value for a in answers if a.value and not a.value.plan.problems}
+    changing = [name for name, planned in ready.items() if not planned.plan.empty]
+    if changing and not yes and not _confirmed(run, changing):
+        report(FleetError("nothing was changed", hint="answer y, or give --yes"))
+        return FAILED
+    reporter = Reporter(run.redact)
+    done = on_each(changing, lambda name: ready[name].talk.apply(ready[name], what, reporter))
+    outcomes = {a.machine: a for a in done}
+    rows = [hidden(_row(a, outcomes.get(a.machine)), run.redact) for a in answers]
+    for answer in done:
+        if answer.error:
+            report(answer.error, run.redact)
+        elif answer.value and not answer.value.ok:
+            _show_failure(run, answer.value)
+    _sum_up(run, rows, what, form)
+    errors = [a.error for a in answers if a.error] + [a.error for a in done if a.error]
+    errors += [p for a in answers if a.value for p in a.value.plan.problems]
+    if errors:
+        return one_code(errors)
+    return FAILED if any(a.value and not a.value.ok for a in done) else OK
+
+
+def _confirmed(run: Run, changing: list[str]) -> bool:
+    """Ask once on a terminal; a local machine that needs no root is never asked about."""
+    asked = [n for n in changing if not run.machine(n).local or run.machine(n).sudo]
+    if not asked or not sys.stdin.isatty():
+        return True
+    sys.stderr.write(f"Change {', '.join(asked)}? [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
+def _row(planned: Answer[Planned], outcome: Answer[Outcome] | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"machine": planned.machine, "result": "unchanged", "generation": None}
+    if planned.error:
+        return {**row, "result": "failed", "detail": planned.error.what}
+    assert planned.value is not None
+    plan = planned.value.plan
+    row |= {"generation": plan.source, "changes": len(plan.steps)}
+    if plan.problems:
+        return {**row, "result": "refused", "detail": plan.problems[0].what}
+    if outcome is None:
+        return row
+    if outcome.error:
+        return {**row, "result": "failed", "detail": outcome.error.what}
+    assert outcome.value is not None
+    if not outcome.value.ok:
+        back = "rolled back" if outcome.value.rolled_back else "failed"
+        return {**row, "result": back, "detail": outcome.value.failure}
+    slowest = max((r.seconds for r in outcome.value.ready), default=0.0)
+    return {**row, "result": "changed", "generation": plan.to, "ready_seconds": round(slowest, 1)}
+
+
+def _show_failure(run: Run, outcome: Outcome) -> None:
+    from inferfleet.show import say
+
+    report(FleetError(f"{outcome.machine}: {outcome.failure}"), run.redact)
+    if outcome.logs:
+        say("last lines of its log:", run.redact)
+        say("\n".join(f"  {line}" for line in outcome.logs), run.redact)
+    for note in outcome.notes:
+        say(f"note: {note}", run.redact)
+
+
+def _sum_up(run: Run, rows: list[dict[str, Any]], what: str, form: str) -> None:
+    from inferfleet.show import data, say, table
+
+    if form == "json":
+        data(rows)
+        return
+    columns = ["machine", "result", "generation", "changes"]
+    columns += [c for c in ("ready_seconds", "detail") if any(c in row for row in rows)]
+    table(rows, columns)
+    local = [n for n in run.machines if run.machine(n).local]
+    good = {row["machine"] for row in rows if row["result"] in {"changed", "unchanged"}}
+    if what == "up" and local and set(local) <= good:
+        from inferfleet.endpoints import try_lines
+
+        for name in local:
+            say(as_called("\n".join(try_lines(run.fleet, name))))
+
+
+def one_code(errors: Sequence[FleetError]) -> int:
+    """One exit code for several errors: theirs if they agree, else 1."""
+    codes = {error.code for error in errors}
+    return codes.pop() if len(codes) == 1 else FAILED
