@@ -12,7 +12,10 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     from difflib import get_close_matches
 
     by_folded = {candidate.casefold(): candidate for candidate in sorted(known)}
-    found = get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.6)
+    wanted = name.casefold()
+    found = get_close_matches(wanted, by_folded, n=3, cutoff=0.6)
+    # Letters in another order are the commonest slip, and difflib does not rate it higher.
+    found.sort(key=lambda candidate: sorted(candidate) != sorted(wanted))
     return by_folded[found[0]] if found else None
 
 
