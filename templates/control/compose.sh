@@ -7,8 +7,19 @@ compose_ids() {
   docker ps -aq --filter "label=com.docker.compose.project=$project" \
     --filter "label=com.docker.compose.service=$1"
 }
-compose_start() { compose up --detach --no-deps "$@"; }
-compose_replace() { compose up --detach --no-deps --force-recreate "$@"; }
+# A replacement that was cut off leaves a container under compose's temporary name, never started,
+# on which every later one would stumble.
+compose_tidy() {
+  for service in "$@"; do
+    docker ps -a --filter "label=com.docker.compose.project=$project" \
+      --filter "label=com.docker.compose.service=$service" \
+      --format '{% raw %}{{.ID}} {{.Names}}{% endraw %}' | while read -r id name; do
+      case $name in *_"$(unit_name "$service")") docker rm -f "$id" >/dev/null ;; esac
+    done
+  done
+}
+compose_start() { compose_tidy "$@"; compose up --detach --no-deps "$@"; }
+compose_replace() { compose_tidy "$@"; compose up --detach --no-deps --force-recreate "$@"; }
 compose_stop() {
   for service in "$@"; do
     ids=$(compose_ids "$service") || return 1

@@ -23,7 +23,7 @@ from e2e.fault_fleet import (
     transactions,
     wanted,
 )
-from e2e.fleet import REPOSITORY, ROOT, llama, tree
+from e2e.fleet import REPOSITORY, ROOT, inspect, llama, tree
 from testbed.machine import TestMachine
 from testbed.session import Testbed
 
@@ -231,6 +231,18 @@ def test_power_lost(bench: Bench, moment: str) -> None:
     bench.machine.check("rm -f /usr/local/bin/docker")
     assert in_force(bench.machine) == before + 1
     assert bench.says() == "new"
+    converged(bench.fleet, bench.machine)
+
+
+def test_half_made_replacement_is_cleared_away(bench: Bench) -> None:
+    """What power lost in the middle of compose's own work leaves: a container to be renamed."""
+    old = inspect(bench.machine, "inference-llama")
+    label = "--label com.docker.compose"
+    bench.machine.check(
+        f"docker create --name {old['Id'][:12]}_inference-llama {label}.project=inference "
+        f"{label}.service=llama {old['Config']['Image']}"
+    )
+    bench.edit()
     converged(bench.fleet, bench.machine)
 
 
