@@ -27,14 +27,17 @@ class Details:
 
 
 def details_script(release: Release, plan: Plan) -> str:
-    """The shell program that answers for this plan."""
-    paths = [path for path in plan.changed_files if path not in plan.hidden]
+    """The shell program that answers for this plan, "" when it leaves nothing to ask."""
+    old = {step.target for step in plan.steps if step.action in {"update", "delete"}}
+    paths = [path for path in plan.changed_files if path in old and path not in plan.hidden]
     acting = {
         release.units[step.target].runtime
         for step in plan.steps
         if step.target in release.units and step.action in {"start", "replace"}
     }
     ports = [problem.port for problem in plan.problems if isinstance(problem, PortTaken)]
+    if not paths and not ports and acting <= {"process"}:
+        return ""
     return program(
         "details",
         root=release.root,

@@ -70,10 +70,10 @@ def endpoint(
     overlay: the consumer's folder, found by itself when None. Raises FleetError when there is
     no such service, or several, and for every mistake in the inventory.
     """
-    from inferfleet.load import load_fleet
     from inferfleet.paths import find_roots
+    from inferfleet.snapshot import fleet_of
 
-    fleet = load_fleet(find_roots(overlay))
+    fleet = fleet_of(find_roots(overlay))
     names = [machine] if machine else sorted(fleet.machines)
     if machine and machine not in fleet.machines:
         raise FleetError(

@@ -30,11 +30,11 @@ class Run:
         groups: Sequence[str] = (),
         services: Sequence[str] = (),
     ) -> None:
-        from inferfleet.load import load_fleet
         from inferfleet.paths import find_roots
         from inferfleet.select import select_machines, select_services
+        from inferfleet.snapshot import fleet_of
 
-        self.fleet = load_fleet(find_roots(overlay))
+        self.fleet = fleet_of(find_roots(overlay))
         self.machines = select_machines(self.fleet, list(hosts), list(groups))
         self.services: dict[str, frozenset[str] | None] = {}
         errors: list[FleetError] = []

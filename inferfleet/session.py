@@ -106,8 +106,9 @@ class Session:
         from inferfleet.archive import pack
         from inferfleet.diff import reasons
 
-        result = self.host.run(details_script(release, plan), sudo=self.sudo, timeout=60)
-        details = parse_details(result.out)
+        script = details_script(release, plan)
+        answer = self.host.run(script, sudo=self.sudo, timeout=60).out if script else ""
+        details = parse_details(answer)
         size = len(pack(release)) if plan.to != plan.source else 0
         why = reasons(release, plan, details.contents)
         again = make_plan(release, observed, goal, why, forced)
