@@ -97,8 +97,9 @@ class Consumer:
         # A path from a .pth file is not searched for further .pth files, so an editable
         # install of this project in the environment of the tests does not get in.
         (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-        done = self.run(self.python, "-c", "import inferfleet", cwd=self.home)
-        if "No module named 'inferfleet'" not in done.err:
+        # An editable install also leaves a folder inferfleet/_data, which is not the package.
+        done = self.run(self.python, "-c", "import inferfleet.errors", cwd=self.home)
+        if "No module named 'inferfleet" not in done.err:
             pytest.fail("inferfleet is installed in the environment of the tests")
 
     def overlay(self, folder: str, name: str, content: object) -> None:
