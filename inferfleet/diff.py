@@ -6,8 +6,6 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from inferfleet.plan import Plan
 from inferfleet.release import Release
 
@@ -41,6 +39,8 @@ def reasons(release: Release, plan: Plan, contents: Mapping[str, bytes]) -> dict
 def _stanzas(content: bytes | None) -> dict[str, dict[str, Any]]:
     if content is None:
         return {}
+    import yaml
+
     try:
         data = yaml.safe_load(content)
         return {name: dict(body) for name, body in data["services"].items()}

@@ -55,12 +55,14 @@ die() {
 write_journal() {
   {
     printf '%s\n' "$1" >"$state/journal.new" && [ -s "$state/journal.new" ] &&
-      sync "$state/journal.new" && mv -f "$state/journal.new" "$state/journal" && sync "$state"
+      ${2:-sync} "$state/journal.new" && mv -f "$state/journal.new" "$state/journal" &&
+      ${2:-sync} "$state"
   } 2>/dev/null
 }
+# The first one has to be on the disk before the switch; the later ones only make it more exact.
 journal() {
   write_journal "$(printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s' "$back" "$to" "$1" \
-    "$who" "$when" "$what" "$back_remove" "$back_stop" "$back_replace")"
+    "$who" "$when" "$what" "$back_remove" "$back_stop" "$back_replace")" "${2:-sync}"
 }
 record() {
   printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$(date +%s)" "$who" "$1" "$back" "$to" "$what" \
@@ -160,11 +162,10 @@ control() {
 
 step prepare
 [ -L "$root" ] && die symlink "$root is a symbolic link"
-problem=$(mkdir -p "$root" 2>&1) || die io "$problem"
 for path in "$state" "$gens" "$state/started" "$state/run"; do
   [ -L "$path" ] && die symlink "$path is a symbolic link"
-  problem=$(mkdir -p "$path" 2>&1) || die io "$problem"
 done
+problem=$(mkdir -p "$gens" "$state/started" "$state/run" 2>&1) || die io "$problem"
 
 step lock
 find_born $$ || die io "cannot read /proc/$$/stat"
@@ -177,8 +178,7 @@ case $from in
 esac
 [ -f "$state/journal" ] && earlier=$(head -n 1 "$state/journal")
 # What earlier runs left behind in the middle of something.
-rm -rf "$gens"/.new.* "$gens"/.old.*
-rm -f "$root/.current.new" "$root/.current.back"
+rm -rf "$gens"/.new.* "$gens"/.old.* "$root/.current.new" "$root/.current.back"
 sweep "$back"
 
 if [ "$size" -gt 0 ]; then
@@ -229,7 +229,7 @@ if [ "$from" != "$to" ]; then
   [ "$(in_force)" = ".inferbase/generations/$to" ] || die io "cannot switch $root/current: $problem"
   sync "$root" 2>/dev/null
 fi
-journal switched
+journal switched :
 
 ok=yes
 if [ -n "$gone" ] && [ "$from" != 0 ]; then
@@ -247,7 +247,7 @@ fi
 say 'started\t%s\n' "$ok"
 
 revert() {
-  journal reverting
+  journal reverting :
   if [ -n "$back_remove" ]; then control "$root/current/control" remove $back_remove; fi
   if [ -n "$back_stop" ]; then control "$root/current/control" stop $back_stop; fi
   if [ "$back" = 0 ]; then

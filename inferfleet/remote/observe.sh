@@ -110,7 +110,7 @@ printf '%s\n' "$links" | while IFS= read -r path; do
 done
 # Links into our generations that nobody asked about, left by an older or an interrupted run.
 units=/etc/systemd/system
-ls -l "$units" "$units/multi-user.target.wants" 2>/dev/null | while IFS= read -r line; do
+[ -w "$units" ] && [ -d /run/systemd/system ] && ls -l "$units" "$units/multi-user.target.wants" 2>/dev/null | while IFS= read -r line; do
   case $line in
     "$units:" | "$units/multi-user.target.wants:") folder=${line%:} ;;
     *" -> $root/current/"*)

@@ -60,7 +60,7 @@ def carry_out(
     make: the plan of one session. A machine that fails never hides the others.
     """
     from inferfleet.parallel import on_each
-    from inferfleet.show import Reporter, hidden
+    from inferfleet.show import Reporter, hidden, prepare_table
 
     answers = plan_all(run, session, make)
     show_plans(run, answers, to_stdout=False)
@@ -70,6 +70,7 @@ def carry_out(
         report(FleetError("nothing was changed", hint="answer y, or give --yes"))
         return FAILED
     reporter = Reporter(run.redact)
+    prepare_table()
     done = on_each(changing, lambda name: ready[name].talk.apply(ready[name], what, reporter))
     outcomes = {a.machine: a for a in done}
     rows = [hidden(_row(a, outcomes.get(a.machine)), run.redact) for a in answers]
