@@ -101,7 +101,9 @@ class Reporter:
                     say(f"{who}: {STEPS[event.text]}", self._redact)
             else:
                 indent = "  " if event.kind == "log" else ""
-                say(f"{who}: {indent}{event.text}", self._redact)
+                text = event.text.strip() if event.kind == "log" else event.text
+                if text:
+                    say(f"{who}: {indent}{text}", self._redact)
 
     def _fetch(self, event: Event) -> None:
         key, now = (event.machine, event.text), time.monotonic()

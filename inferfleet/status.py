@@ -54,7 +54,8 @@ def status_rows(session: Session, services: frozenset[str] | None) -> list[dict[
         absent = ", ".join(session.unknown)
         trouble.append(f"secrets that cannot be had here: {absent}; so changes cannot be told")
     elif observed.current and files:
-        trouble.append(f"{files} files differ from the inventory: see `invoke plan`")
+        what = "1 file differs" if files == 1 else f"{files} files differ"
+        trouble.append(f"{what} from the inventory: see `invoke plan`")
     for text in trouble:
         rows.append(
             {

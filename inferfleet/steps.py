@@ -129,5 +129,5 @@ def _unit_step(unit: Unit, observed: Observed, goal: Goal, reason: str) -> Step 
 
 
 def state_words(found: UnitState) -> str:
-    """'is failed (exit 1)'."""
-    return f"is {found.state}" + (f" ({found.detail})" if found.detail else "")
+    """'is failed: exit 1'."""
+    return f"is {found.state}" + (f": {found.detail}" if found.detail else "")

@@ -190,8 +190,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         import xllamacpp
     except ImportError as error:
         print(
-            f"embedded: xllamacpp is not usable here ({error}); install it, "
-            "or give the service a program:",
+            f"embedded: xllamacpp is not usable here ({error}); install it "
+            "(pip install -e '.[local]'), or give the service a program:",
             file=sys.stderr,
         )
         return USAGE

@@ -114,8 +114,10 @@ def _row(planned: Answer[Planned], outcome: Answer[Outcome] | None) -> dict[str,
     if not outcome.value.ok:
         back = "rolled back" if outcome.value.rolled_back else "failed"
         return {**row, "result": back, "detail": outcome.value.failure}
-    slowest = max((r.seconds for r in outcome.value.ready), default=0.0)
-    return {**row, "result": "changed", "generation": plan.to, "ready_seconds": round(slowest, 1)}
+    row |= {"result": "changed", "generation": plan.to}
+    if outcome.value.ready:
+        row["ready_seconds"] = round(max(r.seconds for r in outcome.value.ready), 1)
+    return row
 
 
 def _show_failure(run: Run, outcome: Outcome) -> None:
