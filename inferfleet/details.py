@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from inferfleet.errors import FleetError
-from inferfleet.observed import Observed
-from inferfleet.obstacles import PortTaken
+from inferfleet.observed import Observed, parse_listener
+from inferfleet.obstacles import PortTaken, needed_addresses
 from inferfleet.plan import Plan
 from inferfleet.release import Release
 from inferfleet.remote import program
@@ -19,14 +19,16 @@ MIB = 1 << 20
 @dataclass(frozen=True)
 class Details:
     """contents: path -> bytes of changed files that are not secret. tools: name -> what was
-    found ("" is fine, else the trouble). culprits: port -> who listens."""
+    found ("" is fine, else the trouble). culprits: port -> who listens. listeners: (ip, port)
+    of sockets that listen on a port that a service will need."""
 
     contents: Mapping[str, bytes]
     tools: Mapping[str, str]
     culprits: Mapping[int, str]
+    listeners: frozenset[tuple[str, int]] = frozenset()
 
 
-def details_script(release: Release, plan: Plan) -> str:
+def details_script(release: Release, observed: Observed, plan: Plan) -> str:
     """The shell program that answers for this plan, "" when it leaves nothing to ask."""
     old = {step.target for step in plan.steps if step.action in {"update", "delete"}}
     paths = [path for path in plan.changed_files if path in old and path not in plan.hidden]
@@ -35,7 +37,7 @@ def details_script(release: Release, plan: Plan) -> str:
         for step in plan.steps
         if step.target in release.units and step.action in {"start", "replace"}
     }
-    ports = [problem.port for problem in plan.problems if isinstance(problem, PortTaken)]
+    ports = {port for _, port in needed_addresses(release, observed, plan.steps).values()}
     if not paths and not ports and acting <= {"process"}:
         return ""
     return program(
@@ -43,7 +45,7 @@ def details_script(release: Release, plan: Plan) -> str:
         root=release.root,
         paths="\n".join(paths),
         runtimes=" ".join(sorted(acting)),
-        ports=" ".join(map(str, ports)),
+        ports=" ".join(map(str, sorted(ports))),
     )
 
 
@@ -52,6 +54,7 @@ def parse_details(text: str) -> Details:
     contents: dict[str, bytes] = {}
     tools: dict[str, str] = {}
     culprits: dict[int, str] = {}
+    listeners: set[tuple[str, int]] = set()
     for line in text.splitlines():
         kind, _, rest = line.partition("\t")
         key, _, value = rest.partition("\t")
@@ -61,7 +64,9 @@ def parse_details(text: str) -> Details:
             tools[key] = value
         elif kind == "culprit" and key.isdigit():
             culprits.setdefault(int(key), value)
-    return Details(contents, tools, culprits)
+        elif kind == "listen":
+            listeners.add(parse_listener(key))
+    return Details(contents, tools, culprits, frozenset(listeners))
 
 
 def with_details(plan: Plan, details: Details, observed: Observed, upload: int) -> Plan:

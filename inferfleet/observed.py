@@ -181,14 +181,17 @@ def _listeners(records: Records) -> frozenset[tuple[str, int]]:
     found = set()
     for fields in records.get("listen", []):
         try:
-            found.add(_listener(fields[0]))
+            found.add(parse_listener(fields[0]))
         except (ValueError, IndexError):
             continue
     return frozenset(found)
 
 
-def _listener(text: str) -> tuple[str, int]:
-    """/proc/net/tcp's hexadecimal address: 32-bit words in the machine's byte order."""
+def parse_listener(text: str) -> tuple[str, int]:
+    """(ip, port) of /proc/net/tcp's hexadecimal form: 32-bit words in the machine's byte order.
+
+    Raises ValueError for anything else.
+    """
     address, _, port = text.partition(":")
     words = [bytes.fromhex(address[i : i + 8])[::-1] for i in range(0, len(address), 8)]
     ip = ipaddress.ip_address(b"".join(words))

@@ -82,8 +82,10 @@ def problems(
     return (*found, *_port_problems(release, observed, steps))
 
 
-def _port_problems(release: Release, observed: Observed, steps: Sequence[Step]) -> list[FleetError]:
-    """Ports that a unit will need and that something else listens on."""
+def needed_addresses(
+    release: Release, observed: Observed, steps: Sequence[Step]
+) -> dict[str, tuple[str, int]]:
+    """Where services will listen that do not listen there already, by service."""
     old = observed.manifest.units if observed.manifest else {}
     # Without a manifest our own service is known by its name alone.
     own = {**release.units, **old}
@@ -92,18 +94,24 @@ def _port_problems(release: Release, observed: Observed, steps: Sequence[Step]) 
         for service, state in observed.units.items()
         if state.up and service in own
     }
+    acting = [step.target for step in steps if step.action in {"start", "replace"}]
+    addresses = {service: release.units[service].address for service in acting}
+    return {
+        service: address
+        for service, address in addresses.items()
+        if address is not None and address not in freed
+    }
+
+
+def _port_problems(release: Release, observed: Observed, steps: Sequence[Step]) -> list[FleetError]:
+    """Ports that a unit will need and that something else listens on."""
     found: list[FleetError] = []
-    for step in steps:
-        if step.action not in {"start", "replace"}:
-            continue
-        address = release.units[step.target].address
-        if address is None or address in freed:
-            continue
+    for service, (wanted, number) in needed_addresses(release, observed, steps).items():
         taken = [
             ip
             for ip, port in observed.listeners
-            if port == address[1] and (ip == address[0] or ip in ANY or address[0] in ANY)
+            if port == number and (ip == wanted or ip in ANY or wanted in ANY)
         ]
         if taken:
-            found.append(PortTaken(step.target, address[1], sorted(taken)[0]))
+            found.append(PortTaken(service, number, sorted(taken)[0]))
     return found

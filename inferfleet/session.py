@@ -105,11 +105,12 @@ class Session:
             return Planned(self, release, observed, plan, Details({}, {}, {}))
         from inferfleet.diff import reasons
 
-        script = details_script(release, plan)
+        script = details_script(release, observed, plan)
         answer = self.host.run(script, sudo=self.sudo, timeout=60).out if script else ""
         details = parse_details(answer)
         size = upload_size(release) if plan.to != plan.source else 0
         why = reasons(release, plan, details.contents)
+        observed = replace(observed, listeners=observed.listeners | details.listeners)
         again = make_plan(release, observed, goal, why, forced)
         return Planned(
             self, release, observed, with_details(again, details, observed, size), details

@@ -33,20 +33,27 @@ for runtime in $runtimes; do
   esac
 done
 [ -n "$ports" ] || exit 0
+# Sockets that listen (state 0A): local address in hexadecimal, and inode. Read only now: where
+# nothing is to be started, walking the kernel's tables would be most of the observation's time.
+listening=$(cat /proc/net/tcp /proc/net/tcp6 2>/dev/null |
+  while read -r _ address _ status _ _ _ _ _ inode _; do
+    [ "$status" = 0A ] && echo "$address $inode"
+  done)
 for port in $ports; do
-  name=$(docker ps --filter "publish=$port" --format 'container {{.Names}} ({{.Image}})' 2>/dev/null | head -n 1)
-  [ -n "$name" ] && printf 'culprit\t%s\t%s\n' "$port" "$name"
   hex=$(printf '%04X' "$port")
-  cat /proc/net/tcp /proc/net/tcp6 2>/dev/null |
-    while read -r _ address _ status _ _ _ _ _ inode _; do
-      case $address in *":$hex") [ "$status" = 0A ] && echo "$inode" ;; esac
-    done | while read -r inode; do
+  printf '%s\n' "$listening" | while read -r address inode; do
+    case $address in *":$hex") ;; *) continue ;; esac
+    printf 'listen\t%s\n' "$address"
+    name=$(docker ps --filter "publish=$port" --format 'container {{.Names}} ({{.Image}})' \
+      </dev/null 2>/dev/null | head -n 1)
+    [ -n "$name" ] && printf 'culprit\t%s\t%s\n' "$port" "$name"
     # One listing of all open files: a fork for each would take seconds on a busy machine.
     ls -l /proc/[0-9]*/fd 2>/dev/null | while read -r line; do
       case $line in
         /proc/*/fd:) pid=${line#/proc/} pid=${pid%/fd:} ;;
         *"socket:[$inode]"*)
-          printf 'culprit\t%s\tprocess %s (%s)\n' "$port" "$pid" "$(tr '\0\t\n' '   ' <"/proc/$pid/cmdline" | cut -c 1-80)"
+          printf 'culprit\t%s\tprocess %s (%s)\n' "$port" "$pid" \
+            "$(tr '\0\t\n' '   ' <"/proc/$pid/cmdline" | cut -c 1-80)"
           break
           ;;
       esac

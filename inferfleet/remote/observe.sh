@@ -120,18 +120,4 @@ units=/etc/systemd/system
       ;;
   esac
 done
-
-# Sockets that listen (state 0A), in hexadecimal. The kernel lists them before all others
-# (Documentation/networking/proc_net_tcp.rst); a shell reads byte by byte, so the thousands of
-# connections of a busy machine are left unread.
-for table in /proc/net/tcp /proc/net/tcp6; do
-  [ -r "$table" ] || continue
-  {
-    read -r _
-    while read -r _ address _ status _; do
-      [ "$status" = 0A ] || break
-      printf 'listen\t%s\n' "$address"
-    done
-  } <"$table"
-done
 printf 'end\n'

@@ -72,11 +72,25 @@ def test_secrets_show_as_changed_only(gone: bool) -> None:
     contents = {"env/a.env": f"KEY={CANARY}\n".encode(), "compose.yaml": b"y\n"}
     shown = "\n".join(plan_lines(plan, new, contents))
     assert "    env/a.env: secret, content not shown" in shown.splitlines()
-    everything = shown + json.dumps(plan_data(plan, new, contents)) + details_script(new, plan)
+    question = details_script(new, observed, plan)
+    everything = shown + json.dumps(plan_data(plan, new, contents)) + question
     assert CANARY not in everything
     assert "KEY" not in everything
-    assert "env/a.env" not in details_script(new, plan)
+    assert "env/a.env" not in question
     assert CANARY not in repr(old)
+
+
+def test_details_ask_for_the_ports_that_are_needed() -> None:
+    one = release("one")
+    fresh = parse_observed("end\n", ROOT)
+    plan = make_plan(one, fresh, Goal())
+    assert "\nports=8080\n" in f"\n{details_script(one, fresh, plan)}"
+    found = parse_details("listen\t0100007F:1F90\nculprit\t8080\tprocess 7 (nginx)\n")
+    assert found.listeners == {("127.0.0.1", 8080)}
+    running = parse_observed(applied(one), ROOT)
+    again = make_plan(one, running, Goal(restart=True))
+    assert [step.action for step in again.steps] == ["replace"]
+    assert "\nports=''\n" in f"\n{details_script(one, running, again)}"
 
 
 def test_data_is_json_and_complete() -> None:
