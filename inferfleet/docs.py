@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from inferfleet.typenames import PLACEHOLDERS, TYPES, Names, model_of
+from inferfleet.write import bring_up_to_date
 
 FOLDER = "docs/reference"
 NOTE = "<!-- Made by `python -m inferfleet.docs`; edits here are lost. -->"
@@ -62,14 +63,7 @@ def reference() -> dict[str, str]:
 
 def write_reference(root: Path) -> list[str]:
     """Bring the files in root/FOLDER up to date; the names of those that were not."""
-    changed = []
-    for name, text in reference().items():
-        path = root / FOLDER / name
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-            changed.append(name)
-    return changed
+    return bring_up_to_date(root / FOLDER, reference())
 
 
 def _tasks() -> str:

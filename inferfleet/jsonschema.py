@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from inferfleet.load import FILE_KINDS
+from inferfleet.write import bring_up_to_date
 
 FOLDER = "inventory/schema"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -30,11 +31,4 @@ def schema_files() -> dict[str, str]:
 
 def write_schemas(root: Path) -> list[str]:
     """Bring the files in root/FOLDER up to date; the names of those that were not."""
-    changed = []
-    for name, text in schema_files().items():
-        path = root / FOLDER / name
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-            changed.append(name)
-    return changed
+    return bring_up_to_date(root / FOLDER, schema_files())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from inferfleet.archive import own_files
@@ -12,6 +13,18 @@ from inferfleet.release import File, Release
 
 # Which files of the folder are ours: path -> sha256 of what was, or is being, written.
 LIST = ".inferbase-files.json"
+
+
+def bring_up_to_date(folder: Path, files: Mapping[str, str]) -> list[str]:
+    """Write those of the generated files (name -> text) that differ; their names."""
+    changed = []
+    for name, text in files.items():
+        path = folder / name
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            changed.append(name)
+    return changed
 
 
 def write_release(release: Release, out: Path) -> list[Path]:

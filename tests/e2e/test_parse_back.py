@@ -94,7 +94,7 @@ def test_compose_reads_every_shipped_machine(name: str, tmp_path: Path) -> None:
     assert silent("docker", "compose", "-f", folder / "compose.yaml", "config", "-q") == ""
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")
+@needs("systemd-analyze")
 def test_systemd_reads_the_units(tmp_path: Path) -> None:
     folder = render(tmp_path, "native")["native"]
     units = sorted((folder / "systemd").glob("*.service"))

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tools import needs
 
 from benchmarks import fanout, local, rendering, startup
 from benchmarks.figures import Figure, table
@@ -18,9 +19,8 @@ from inferfleet.paths import Roots
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
+@needs(SSHD)
 def test_fanout_brings_twelve_files_and_then_has_nothing_to_change(tmp_path: Path) -> None:
-    if not os.access(SSHD, os.X_OK):
-        pytest.skip("openssh-server is not installed")
     with farm(tmp_path, 1) as servers:
         tools = fanout.Tools(servers, with_peers=False)
         servers.empty(fanout.OURS)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import getpass
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from tools import needs
 
 from inferfleet.errors import FleetError
 from inferfleet.hosts.config import Login, Overrides, Target, route
@@ -162,7 +162,7 @@ def test_parsed_once_until_changed(home: Path) -> None:
     assert load(str(path)) is not first
 
 
-@pytest.mark.skipif(shutil.which("ssh") is None, reason="openssh-client is not installed")
+@needs("ssh")
 def test_same_answers_as_openssh(home: Path) -> None:
     text = (
         "Host m? !m9\n HostName %h.lan\n Port 2022\nMatch originalhost m1\n User matched\n"

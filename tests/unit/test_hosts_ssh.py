@@ -197,7 +197,7 @@ def test_jump_host_that_cannot_reach_the_machine(home: Home, gate: Sshd) -> None
     assert error.what.startswith("the jump host cannot reach [127.0.0.1]:")
 
 
-@pytest.mark.skipif(shutil.which("ssh") is None, reason="openssh-client is not installed")
+@needs("ssh")
 def test_proxy_command(home: Home, server: Sshd, gate: Sshd) -> None:
     via = f"ssh -F {home.ssh}/config -W %h:%p gate"
     text = block("m1", server, f"ProxyCommand {via}") + block("gate", gate)
