@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from os.path import expanduser
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from inferfleet.errors import USAGE, FleetError
 from inferfleet.names import name_hint
-from inferfleet.schema.fleet import Fleet
+
+if TYPE_CHECKING:
+    from inferfleet.brief import Brief
 
 
 @dataclass(frozen=True)
@@ -30,33 +32,28 @@ class Endpoint:
     reach: str
 
 
-def endpoints(fleet: Fleet, machine: str) -> list[Endpoint]:
+def endpoints(brief: Brief) -> list[Endpoint]:
     """All services of a machine that have a port."""
-    from inferfleet.resolve import resolve
-
     found = []
-    entry = fleet.machines[machine]
-    root = expanduser(entry.root)
-    models = expanduser(entry.models) if entry.models else f"{root}/models"
-    for name in entry.services:
-        view = resolve(fleet, entry, name, root, models)
-        if view.port is None:
+    for unit in brief.draft.release.units.values():
+        if unit.address is None:
             continue
-        loopback = view.bind.startswith("127.") or view.bind == "::1"
-        anywhere = view.bind in {"0.0.0.0", "::"}
-        own = view.bind if not anywhere else (entry.address or "127.0.0.1")
+        bind, port = unit.address
+        loopback = bind.startswith("127.") or bind == "::1"
+        anywhere = bind in {"0.0.0.0", "::"}
+        own = bind if not anywhere else (brief.reach.address or "127.0.0.1")
         host = "127.0.0.1" if loopback else own
-        url = f"http://{f'[{host}]' if ':' in host else host}:{view.port}"
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         found.append(
             Endpoint(
-                service=name,
-                machine=machine,
-                kind=view.service.kind,
-                api=view.kind.api,
+                service=unit.service,
+                machine=brief.name,
+                kind=unit.kind,
+                api=unit.api,
                 url=url,
-                base_url=f"{url}/v1" if view.kind.api == "openai" else url,
-                model=view.served_name,
-                reach="tunnel" if loopback and not entry.local else "direct",
+                base_url=f"{url}/v1" if unit.api == "openai" else url,
+                model=unit.model,
+                reach="tunnel" if loopback and not brief.local else "direct",
             )
         )
     return found
@@ -71,20 +68,22 @@ def endpoint(
     no such service, or several, and for every mistake in the inventory.
     """
     from inferfleet.paths import find_roots
-    from inferfleet.snapshot import fleet_of
+    from inferfleet.snapshot import Snapshot
 
-    fleet = fleet_of(find_roots(overlay))
-    names = [machine] if machine else sorted(fleet.machines)
-    if machine and machine not in fleet.machines:
-        raise FleetError(
-            f"unknown machine {machine}", hint=name_hint(machine, fleet.machines), code=USAGE
-        )
-    everything = [found for name in names for found in endpoints(fleet, name)]
-    matches = [found for found in everything if found.service == service]
+    snapshot = Snapshot(find_roots(overlay))
+    listing = snapshot.listing
+    if machine and machine not in listing:
+        raise FleetError(f"unknown machine {machine}", hint=name_hint(machine, listing), code=USAGE)
+    names = [machine] if machine else sorted(listing)
+    having = [name for name in names if service in listing[name].services]
+    briefs = snapshot.briefs(having).values()
+    matches = [f for brief in briefs for f in endpoints(brief) if f.service == service]
     if len(matches) == 1:
         return matches[0]
+    if having and not matches:
+        raise FleetError(f"service {service} has no port to connect to", code=USAGE)
     if not matches:
-        known = [found.service for found in everything]
+        known = {other for name in names for other in listing[name].services}
         raise FleetError(f"unknown service {service}", hint=name_hint(service, known), code=USAGE)
     where = ", ".join(found.machine for found in matches)
     raise FleetError(
@@ -94,10 +93,10 @@ def endpoint(
     )
 
 
-def try_lines(fleet: Fleet, machine: str) -> list[str]:
+def try_lines(brief: Brief) -> list[str]:
     """What to try on a machine that just came up: endpoint, a curl line, how to stop it."""
     lines = []
-    for found in endpoints(fleet, machine):
+    for found in endpoints(brief):
         lines.append(f"{found.service}: {found.base_url}  model {found.model or '-'}")
         if found.api == "openai":
             body = (
@@ -108,5 +107,6 @@ def try_lines(fleet: Fleet, machine: str) -> list[str]:
                 f"  try:  curl {found.base_url}/chat/completions "
                 f"-H 'Content-Type: application/json' -d '{body}'"
             )
-    lines.append("  stop: invoke down" + ("" if machine == "local" else f" --host {machine}"))
+    host = "" if brief.name == "local" else f" --host {brief.name}"
+    lines.append(f"  stop: invoke down{host}")
     return lines

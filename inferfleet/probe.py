@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from inferfleet.connect import open_host
+from inferfleet.connect import Reach, open_host, reach_of
 from inferfleet.errors import FleetError
 from inferfleet.remote import program
 from inferfleet.schema.fleet import Fleet
-from inferfleet.schema.machine import Machine
 
 
 def probe_host(fleet: Fleet, target: str) -> dict[str, Any]:
@@ -17,14 +16,13 @@ def probe_host(fleet: Fleet, target: str) -> dict[str, Any]:
 
     Raises FleetError when it cannot be reached.
     """
-    machines = dict(fleet.machines)
-    if target not in machines:
+    if target in fleet.machines:
+        reach = reach_of(fleet.machines, target)
+    else:
         user, _, address = target.rpartition("@")
         address, _, port = address.partition(":")
-        machines[target] = Machine(
-            address=address, user=user or None, port=int(port) if port.isdigit() else None
-        )
-    host = open_host(machines, target)
+        reach = Reach(address, user or None, int(port) if port.isdigit() else None)
+    host = open_host(target, reach)
     try:
         result = host.run(program("doctor", root="/opt/inferbase", runtimes=""), timeout=120)
     finally:
@@ -34,9 +32,8 @@ def probe_host(fleet: Fleet, target: str) -> dict[str, Any]:
     )
     if "arch" not in facts:
         raise FleetError(f"{target}: reading its facts failed: {result.err.strip()[:200]}")
-    machine = machines[target]
     return {
-        "target": target, "address": machine.address, "login": machine.user, "port": machine.port,
+        "target": target, "address": reach.address, "login": reach.user, "port": reach.port,
         **facts, "hardware": match_hardware(fleet, facts),
     }  # fmt: skip
 

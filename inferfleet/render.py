@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Mapping
 from functools import lru_cache
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from inferfleet import native, stanza
 from inferfleet.control import control_file
+from inferfleet.draft import Draft, SecretFile, SecretLine, encoded, fill, unit_digest
 from inferfleet.errors import USAGE, FleetError
-from inferfleet.escape import env_file, sh_env
 from inferfleet.release import File, Probe, Release, Unit
 from inferfleet.resolve import Resolved, project_name, resolve
 from inferfleet.schema.fleet import Fleet
@@ -44,9 +43,17 @@ def render(
 ) -> Release:
     """Everything the machine of this name should have; asks no machine anything.
 
-    secrets: by the name the machine file gives them. home: what ~/ means in root and models,
-    python: the interpreter of embedded engines; both for the local machine only, where they
-    default to this user's and this process's. Raises FleetError.
+    secrets: by the name the machine file gives them. The rest as for `draft`. Raises FleetError.
+    """
+    return fill(draft(fleet, name, home=home, python=python), secrets)
+
+
+def draft(fleet: Fleet, name: str, *, home: str | None = None, python: str | None = None) -> Draft:
+    """The release of this machine without its secrets.
+
+    home: what ~/ means in root and models, python: the interpreter of embedded engines; both
+    for the local machine only, where they default to this user's and this process's. Raises
+    FleetError.
     """
     machine = fleet.machines[name]
     home = (home or str(Path.home())) if machine.local else None
@@ -56,14 +63,14 @@ def render(
     views = [resolve(fleet, machine, service, root, models) for service in machine.services]
     # What is wired to others starts after them.
     views.sort(key=lambda view: bool(view.kind.wires))
-    rendering = _Rendering(_templates(fleet.template_dirs), name, secrets, views)
+    rendering = _Rendering(_templates(fleet.template_dirs), name, views)
     for view in views:
         getattr(rendering, view.runtime)(view, python)
     network = machine.network
     rendering.project(network.model_dump() if network else None)
     project = project_name(root)
     rendering.files["control"] = control_file(rendering.templates, name, root, project)
-    return Release(
+    release = Release(
         machine=name,
         project=project,
         root=root,
@@ -72,6 +79,7 @@ def render(
         units={view.name: rendering.unit(view) for view in views},
         models=tuple(view.need for view in views if view.need is not None),
     )
+    return Draft(release, rendering.secret_files)
 
 
 def _absolute(path: str, home: str | None, machine: str) -> str:
@@ -93,14 +101,13 @@ class _Rendering:
         self,
         templates: Templates,
         machine: str,
-        secrets: Mapping[str, Secret],
         views: list[Resolved],
     ) -> None:
         self.templates = templates
         self.machine = machine
-        self.secrets = secrets
         self.views = views
         self.files: dict[str, File] = {}
+        self.secret_files: dict[str, SecretFile] = {}
         self.links: dict[str, str] = {}
         self.digests: dict[str, str] = {}
         self._stanzas: dict[str, str] = {}
@@ -108,47 +115,41 @@ class _Rendering:
 
     def compose(self, view: Resolved, python: str | None) -> None:
         """One service of the compose project."""
-        wired, hidden = wire(view, self.views, self._reveal)
+        wired, hidden = wire(view, self.views)
         own = []
         data = stanza.compose(view, wired)
-        values = {env: self._reveal(view, name) for env, name in view.secrets.items()} | hidden
-        if values:
+        lines = {line.variable: line for line in (*_secret_lines(view), *hidden)}
+        if lines:
             data["env_file"] = f"./{stanza.env_path(view)}"
-            lines = "".join(env_file(env, values[env]) for env in sorted(values))
-            own.append(self._add(stanza.env_path(view), lines, 0o600, secret=True))
+            ordered = [lines[variable] for variable in sorted(lines)]
+            self._hide(view, stanza.env_path(view), "env-file", ordered)
         if stanza.wants_modelfile(view):
             text = self._text("ollama/Modelfile.j2", view, stanza.modelfile(view))
             own.append(self._add(stanza.modelfile_path(view), text))
         text = self._text("compose/service.yaml.j2", view, data).rstrip("\n")
         self._stanzas[view.name] = text
         self._volumes.update(stanza.named_volumes(data["mounts"]))
-        self.digests[view.name] = _digest(text, own)
+        self.digests[view.name] = unit_digest(text, own)
 
     def systemd(self, view: Resolved, python: str | None) -> None:
         """One native unit, its secrets and the links that install it."""
-        own = [
-            self._add(native.credential_path(view, env), self._reveal(view, name), 0o600, True)
-            for env, name in view.secrets.items()
-        ]
+        for line in _secret_lines(view):
+            self._hide(view, native.credential_path(view, line.variable), "raw", [line])
         path = f"systemd/{view.unit}.service"
         text = self._text("systemd/service.service.j2", view, native.systemd(view))
         self._add(path, text)
         self.links[f"{UNIT_DIRECTORY}/{view.unit}.service"] = path
         if view.service.autostart:
             self.links[f"{UNIT_DIRECTORY}/multi-user.target.wants/{view.unit}.service"] = path
-        self.digests[view.name] = _digest(text, own)
+        self.digests[view.name] = unit_digest(text, [])
 
     def process(self, view: Resolved, python: str | None) -> None:
         """One supervised process: its script and its secrets."""
-        own = []
         if view.secrets:
-            lines = "".join(
-                sh_env(env, self._reveal(view, name)) for env, name in view.secrets.items()
-            )
-            own.append(self._add(stanza.env_path(view), lines, 0o600, secret=True))
+            self._hide(view, stanza.env_path(view), "shell", _secret_lines(view))
         text = self._text("process/run.j2", view, native.process(view, python, EMBEDDED))
         self._add(f"process/{view.name}/run", text, 0o755)
-        self.digests[view.name] = _digest(text, own)
+        self.digests[view.name] = unit_digest(text, [])
 
     def project(self, network: dict[str, Any] | None) -> None:
         """compose.yaml, when any service is a container; a changed network restarts all."""
@@ -156,7 +157,7 @@ class _Rendering:
         if not views:
             return
         for view in views:
-            self.digests[view.name] = _digest(f"{self.digests[view.name]}{network}", [])
+            self.digests[view.name] = unit_digest(f"{self.digests[view.name]}{network}", [])
         self._add(
             "compose.yaml",
             self.templates.render(
@@ -207,30 +208,13 @@ class _Rendering:
         s = {**data, "name": view.name, "kind": view.service.kind}
         return self.templates.render(template, machine=self.machine, s=s)
 
-    def _add(self, path: str, text: str, mode: int = 0o644, secret: bool = False) -> File:
-        try:
-            content = text.encode()
-        except UnicodeEncodeError:
-            raise FleetError(
-                f"{self.machine}: {path} would hold half of a surrogate pair, which is not text",
-                "look for a broken escape such as \\ud800 in the machine file",
-                code=USAGE,
-            ) from None
-        self.files[path] = File(content, mode, secret)
+    def _add(self, path: str, text: str, mode: int = 0o644) -> File:
+        self.files[path] = File(encoded(self.machine, path, text), mode)
         return self.files[path]
 
-    def _reveal(self, view: Resolved, name: str) -> str:
-        if name not in self.secrets:
-            raise FleetError(
-                f"{self.machine}: {view.name} needs the secret {name}, and the machine has none",
-                f"add it under secrets, such as {name}: {{env: {name}}}",
-                code=USAGE,
-            )
-        return self.secrets[name].reveal()
+    def _hide(self, view: Resolved, path: str, spelling: str, lines: list[SecretLine]) -> None:
+        self.secret_files[path] = SecretFile(view.name, spelling, tuple(lines))
 
 
-def _digest(text: str, files: list[File]) -> str:
-    total = hashlib.sha256(text.encode())
-    for file in files:
-        total.update(f"\0{file.mode:o}{file.sha256}".encode())
-    return total.hexdigest()[:32]
+def _secret_lines(view: Resolved) -> list[SecretLine]:
+    return [SecretLine(variable, (name,)) for variable, name in view.secrets.items()]

@@ -1,20 +1,24 @@
-"""One invocation: the fleet, the machines chosen, and a session for each."""
+"""One invocation: the machines chosen, what is known of each, and a session for each."""
 
 from __future__ import annotations
 
 import getpass
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from inferfleet.connect import open_host
+from inferfleet.draft import fill
 from inferfleet.errors import FleetError
 from inferfleet.release import Release
-from inferfleet.schema.machine import Machine
 from inferfleet.secrets import Redactor, Secret, resolve
 from inferfleet.session import Session
+
+if TYPE_CHECKING:
+    from inferfleet.brief import Brief
+    from inferfleet.schema.fleet import Fleet
 
 
 class Run:
@@ -32,17 +36,18 @@ class Run:
     ) -> None:
         from inferfleet.paths import find_roots
         from inferfleet.select import select_machines, select_services
-        from inferfleet.snapshot import fleet_of
+        from inferfleet.snapshot import Snapshot
 
-        self.fleet = fleet_of(find_roots(overlay))
-        self.machines = select_machines(self.fleet, list(hosts), list(groups))
+        self._snapshot = Snapshot(find_roots(overlay))
+        listing = self._snapshot.listing
+        self.machines = select_machines(listing, list(hosts), list(groups))
         self.services: dict[str, frozenset[str] | None] = {}
         errors: list[FleetError] = []
         for name in self.machines:
             chosen = None
             if services:
                 try:
-                    chosen = frozenset(select_services(self.fleet.machines[name], list(services)))
+                    chosen = frozenset(select_services(listing[name], list(services)))
                 except FleetError as error:
                     errors.append(error)
             self.services[name] = chosen
@@ -51,50 +56,45 @@ class Run:
             raise errors[0]
         if errors:
             self.machines = [n for n in self.machines if self.services[n] is not None]
+        self.briefs = self._snapshot.briefs(self.machines)
         self._seen: list[Secret] = []
         self._redactor = Redactor(())
         self._password: str | None = None
         self._asking = threading.RLock()
 
-    def machine(self, name: str) -> Machine:
-        """The machine file of that name."""
-        return self.fleet.machines[name]
+    @property
+    def fleet(self) -> Fleet:
+        """All files, loaded; only for what a brief does not say."""
+        return self._snapshot.fleet
+
+    def brief(self, name: str) -> Brief:
+        """What is known of one of the chosen machines."""
+        return self.briefs[name]
 
     def secrets(self, name: str, lenient: bool = False) -> Mapping[str, Secret]:
         """The machine's secrets; lenient leaves out those that cannot be had now."""
-        machine = self.machine(name)
+        origins = self.brief(name).origins
         found: dict[str, Secret] = {}
         if not lenient:
-            found = resolve(machine)
-        for key in machine.secrets if lenient else ():
+            found = resolve(origins)
+        for key in origins if lenient else ():
             with suppress(FleetError):
-                found |= resolve(machine, [key])
+                found |= resolve(origins, [key])
         self._hide(found.values())
         return found
 
     def release(self, name: str, secrets: Mapping[str, Secret]) -> Release:
         """Everything rendered for one machine; secrets that are missing render as empty."""
-        from inferfleet.render import render
-
-        missing = {key: Secret("") for key in self.machine(name).secrets if key not in secrets}
-        return render(self.fleet, name, {**missing, **secrets})
+        missing = {key: Secret("") for key in self.brief(name).origins if key not in secrets}
+        return fill(self.brief(name).draft, {**missing, **secrets})
 
     def session(self, name: str, lenient: bool = False) -> Session:
         """A session with one machine; lenient is for tasks that only look or stop."""
-        machine, secrets = self.machine(name), self.secrets(name, lenient)
-        host = open_host(self.fleet.machines, name, self.sudo_password)
-        modelfiles = {
-            service: entry.modelfile.model_dump(exclude_none=True)
-            for service, entry in machine.services.items()
-            if entry.modelfile is not None
-        }
-        unknown = tuple(sorted(machine.secrets.keys() - secrets.keys()))
-        # The login waits for the network and the machine, which is time to render in.
-        with ThreadPoolExecutor(1) as side:
-            login = side.submit(host.connect)
-            release = self.release(name, secrets)
-            login.result()
-        return Session(host, release, machine.sudo, secrets, modelfiles, unknown)
+        known, secrets = self.brief(name), self.secrets(name, lenient)
+        release = self.release(name, secrets)
+        host = open_host(name, known.reach, self.sudo_password)
+        unknown = tuple(sorted(known.origins.keys() - secrets.keys()))
+        return Session(host, release, known.sudo, secrets, known.modelfiles, unknown)
 
     def redact(self, text: str) -> str:
         """The text without any secret that this run has seen."""

@@ -8,12 +8,12 @@ import os
 import shlex
 import subprocess
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import quote
 
 from inferfleet.errors import FleetError, FleetErrors
-from inferfleet.schema.machine import Machine, SecretRef
 
 HIDDEN = "***"
 MAX_BYTES = 64 * 1024
@@ -65,25 +65,34 @@ class Secret:
         raise TypeError("a Secret cannot be pickled")
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where a secret comes from: exactly one of these is not None."""
+
+    env: str | None = None
+    file: str | None = None
+    command: tuple[str, ...] | None = None
+
+
 def resolve(
-    machine: Machine,
+    origins: Mapping[str, Origin],
     names: Iterable[str] | None = None,
     *,
     environ: Mapping[str, str] = os.environ,
     timeout: float = COMMAND_TIMEOUT_S,
 ) -> dict[str, Secret]:
-    """The machine's secrets by name (all of them, or those named), fetched on this machine.
+    """A machine's secrets by name (all of them, or those named), fetched on this machine.
 
     Raises FleetErrors with every one that is missing, empty or unreadable; never with a value.
     """
     found: dict[str, Secret] = {}
     errors: list[FleetError] = []
-    wanted = machine.secrets if names is None else dict.fromkeys(names)
+    wanted = origins if names is None else dict.fromkeys(names)
     for name in wanted:
         try:
-            if name not in machine.secrets:
+            if name not in origins:
                 raise FleetError("the machine names no such secret")
-            value = _fetch(machine.secrets[name], environ, timeout)
+            value = _fetch(origins[name], environ, timeout)
             if not value:
                 raise FleetError("is empty")
             if "\0" in value:
@@ -96,7 +105,7 @@ def resolve(
     return found
 
 
-def _fetch(ref: SecretRef, environ: Mapping[str, str], timeout: float) -> str:
+def _fetch(ref: Origin, environ: Mapping[str, str], timeout: float) -> str:
     if ref.env is not None:
         if ref.env not in environ:
             what = f"the environment variable {ref.env} is not set"
@@ -104,7 +113,7 @@ def _fetch(ref: SecretRef, environ: Mapping[str, str], timeout: float) -> str:
         return environ[ref.env]
     if ref.file is not None:
         return _read(Path(ref.file).expanduser())
-    return _run(ref.command or [], timeout)
+    return _run(ref.command or (), timeout)
 
 
 def _read(path: Path) -> str:
@@ -118,7 +127,7 @@ def _read(path: Path) -> str:
         raise FleetError(f"the file {path} cannot be read: {reason}") from None
 
 
-def _run(command: list[str], timeout: float) -> str:
+def _run(command: tuple[str, ...], timeout: float) -> str:
     # The words after the program, its output and its complaints may all hold secrets.
     program = command[0]
     try:

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from inferfleet.errors import USAGE, FleetError, FleetErrors
 from inferfleet.names import nearest
-from inferfleet.schema.fleet import Fleet
-from inferfleet.schema.machine import Machine
 
 DEFAULT_MACHINE = "local"
 
 
-def select_machines(fleet: Fleet, hosts: Sequence[str], groups: Sequence[str]) -> list[str]:
+@dataclass(frozen=True)
+class Listed:
+    """What of a machine can be chosen by name: the groups it is in, its services in order."""
+
+    groups: tuple[str, ...]
+    services: tuple[str, ...]
+
+
+def select_machines(
+    listing: Mapping[str, Listed], hosts: Sequence[str], groups: Sequence[str]
+) -> list[str]:
     """Machines in the order they were asked for, each once; [local] when nothing was.
 
     Members of a group come in the order of their names. Raises FleetErrors (code USAGE) with
     every unknown name.
     """
     members: dict[str, list[str]] = {}
-    for name, machine in sorted(fleet.machines.items()):
+    for name, machine in sorted(listing.items()):
         for group in machine.groups:
             members.setdefault(group, []).append(name)
     asked = list(hosts) if hosts or groups else [DEFAULT_MACHINE]
-    _refuse_unknown("host", asked, fleet.machines)
+    _refuse_unknown("host", asked, listing)
     _refuse_unknown("group", groups, members)
     chosen = asked + [name for group in groups for name in members[group]]
     return list(dict.fromkeys(chosen))
 
 
-def select_services(machine: Machine, names: Sequence[str]) -> list[str]:
-    """The named services of machine in the machine's order; all of them when none is named.
+def select_services(machine: Listed, names: Sequence[str]) -> list[str]:
+    """The named services of a machine in the machine's order; all of them when none is named.
 
     Raises FleetErrors (code USAGE) with every unknown name.
     """

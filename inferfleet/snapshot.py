@@ -1,10 +1,10 @@
-"""The checked fleet of an earlier run, used again as long as no file it was made from changed.
+"""What an earlier run made of the files, used again as long as none of them has changed.
 
-Building the validators and checking the files costs more than everything else that a run with
-nothing to change does here (150 of 330 ms, measured). A file counts as unchanged while its size,
-inode and both its times are the same, our own program included; whatever is in doubt is loaded
-anew. Snapshots hold no secrets, only where they come from. They lie in the user's cache folder,
-private like the compiled modules of Python, and may be removed at any time.
+Loading, checking and rendering cost more than everything else that a run with nothing to change
+does here, their libraries included. A file counts as unchanged while its size, inode and both
+its times are the same, our own program included; whatever is in doubt is made anew. What is kept
+holds no secrets, only where they come from. It lies in the user's cache folder, private like the
+compiled modules of Python, and may be removed at any time.
 """
 
 from __future__ import annotations
@@ -14,38 +14,93 @@ import pickle
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from inferfleet.brief import Brief
+from inferfleet.errors import FleetError, FleetErrors
 from inferfleet.paths import PACKAGE, Roots
+from inferfleet.select import Listed
 
 if TYPE_CHECKING:
     from inferfleet.schema.fleet import Fleet
 
 SETTLED_NS = 1_000_000_000
-READ = ("inventory", "inventory/hardware", "services")
+READ = ("inventory", "services", "hostprep", "templates")
+PROGRAM = ("", "schema", "models")
 
 
-def fleet_of(roots: Roots) -> Fleet:
-    """The fleet of these folders, checked now or found as it was checked before.
+class Snapshot:
+    """The machines of these folders, checked now or found as they were checked before.
 
-    Raises FleetErrors with every mistake; a fleet with mistakes is never kept.
+    Raises FleetErrors with every mistake in the files; nothing of files with mistakes is kept.
     """
-    identity, newest = _identity(roots)
-    folder = cache_folder()
-    path = folder / f"{sha256(repr(roots).encode()).hexdigest()[:24]}.fleet" if folder else None
-    fleet = _read(path, identity) if path else None
-    if fleet is None:
+
+    def __init__(self, roots: Roots) -> None:
+        self._roots = roots
+        self._identity, newest = _identity(roots)
+        # A file of this very moment could change once more without its times showing it.
+        self._settled = time.time_ns() - newest > SETTLED_NS
+        base = cache_folder()
+        self._folder = base / sha256(repr(roots).encode()).hexdigest()[:24] if base else None
+        self.listing: Mapping[str, Listed] = self._read("listing") or self._list()
+
+    @cached_property
+    def fleet(self) -> Fleet:
+        """Everything in the folders, loaded and checked now."""
         from inferfleet.load import load_fleet
 
-        fleet = load_fleet(roots)
-        # A file of this very moment could change once more without its times showing it.
-        if path and time.time_ns() - newest > SETTLED_NS:
-            _write(path, identity, fleet)
-    return fleet
+        return load_fleet(self._roots)
+
+    def briefs(self, names: Iterable[str]) -> dict[str, Brief]:
+        """What a run must know of these machines. Raises FleetErrors for those that have none."""
+        found: dict[str, Brief] = {}
+        errors: list[FleetError] = []
+        for name in names:
+            try:
+                found[name] = self._read(f"{name}.brief") or self._make(name)
+            except FleetErrors as error:
+                errors += error.errors
+            except FleetError as error:
+                errors.append(error)
+        if errors:
+            raise FleetErrors(errors)
+        return found
+
+    def _list(self) -> dict[str, Listed]:
+        listing = {
+            name: Listed(tuple(machine.groups), tuple(machine.services))
+            for name, machine in self.fleet.machines.items()
+        }
+        self._write("listing", listing)
+        return listing
+
+    def _make(self, name: str) -> Brief:
+        from inferfleet.brief import make_brief
+
+        made = make_brief(self.fleet, name)
+        self._write(f"{name}.brief", made)
+        return made
+
+    def _read(self, name: str) -> Any:
+        """What was kept under that name for the same files; None when there is nothing."""
+        return read_kept(self._folder / name, self._identity) if self._folder else None
+
+    def _write(self, name: str, value: object) -> None:
+        if not self._folder or not self._settled:
+            return
+        path = self._folder / name
+        new = path.with_name(f"{name}.{os.getpid()}")
+        with suppress(OSError):
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "wb") as file:
+                file.write(self._identity + pickle.dumps(value))
+            new.replace(path)
 
 
 def cache_folder() -> Path | None:
@@ -61,27 +116,8 @@ def cache_folder() -> Path | None:
     return folder if ours and not found.st_mode & 0o022 else None
 
 
-def _identity(roots: Roots) -> tuple[bytes, int]:
-    """What differs when any file does that a fleet is made from, or the program that makes it;
-    and the newest time of them, in nanoseconds since 1970."""
-    total = sha256(f"{sys.version}\0{roots!r}\0{roots.template_dirs!r}\0".encode())
-    newest = 0
-    folders = [folder for name in READ for folder in roots.folders(name)]
-    for entry in _files([*folders, PACKAGE, PACKAGE / "schema"]):
-        found = entry.stat()
-        times = f"{found.st_mtime_ns}\0{found.st_ctime_ns}"
-        newest = max(newest, found.st_mtime_ns, found.st_ctime_ns)
-        total.update(f"{entry.path}\0{found.st_ino}\0{found.st_size}\0{times}\n".encode())
-    return total.digest(), newest
-
-
-def _files(folders: list[Path]) -> Iterator[os.DirEntry[str]]:
-    for folder in folders:
-        with os.scandir(folder) as entries:
-            yield from sorted((e for e in entries if not e.is_dir()), key=lambda e: e.name)
-
-
-def _read(path: Path, identity: bytes) -> Fleet | None:
+def read_kept(path: Path, identity: bytes) -> Any:
+    """The object in a file that begins with this identity; None when it may not be trusted."""
     # Whatever a file of another version or half a file raises, it is only a cache.
     try:
         with path.open("rb") as file:
@@ -89,8 +125,7 @@ def _read(path: Path, identity: bytes) -> Fleet | None:
             private = found.st_uid == os.geteuid() and not found.st_mode & 0o022
             if not private or file.read(len(identity)) != identity:
                 return None
-            fleet: Fleet = pickle.load(file)
-            return fleet
+            return pickle.load(file)
     except (
         OSError,
         pickle.PickleError,
@@ -104,10 +139,28 @@ def _read(path: Path, identity: bytes) -> Fleet | None:
         return None
 
 
-def _write(path: Path, identity: bytes, fleet: Fleet) -> None:
-    new = path.with_name(f"{path.name}.{os.getpid()}")
-    with suppress(OSError):
-        handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(identity + pickle.dumps(fleet))
-        new.replace(path)
+def _identity(roots: Roots) -> tuple[bytes, int]:
+    """What differs when anything does that briefs are made from, or the program that makes them;
+    and the newest time of the files, in nanoseconds since 1970."""
+    here = (sys.version, sys.executable, os.path.expanduser("~"), roots, roots.template_dirs)
+    total = sha256(repr(here).encode())
+    newest = 0
+    folders = [folder for name in READ for folder in roots.folders(name)]
+    files = [entry for folder in folders for entry in _files(folder, deep=True)]
+    files += [entry for name in PROGRAM for entry in _files(PACKAGE / name, deep=False)]
+    for entry in files:
+        found = entry.stat()
+        times = f"{found.st_mtime_ns}\0{found.st_ctime_ns}"
+        newest = max(newest, found.st_mtime_ns, found.st_ctime_ns)
+        total.update(f"{entry.path}\0{found.st_ino}\0{found.st_size}\0{times}\n".encode())
+    return total.digest(), newest
+
+
+def _files(folder: Path | str, deep: bool) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        if not entry.is_dir():
+            yield entry
+        elif deep:
+            yield from _files(entry.path, deep)

@@ -25,7 +25,7 @@ def open_tunnels(run: Run, seconds: int, form: str) -> int:
             session = run.session(name, lenient=True)
             stack.callback(session.host.close)
             session.host.connect()
-            for found in endpoints(run.fleet, name):
+            for found in endpoints(run.brief(name)):
                 if chosen is not None and found.service not in chosen:
                     continue
                 unit = session.release.units[found.service]

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from inferfleet.errors import USAGE, FleetError
+from inferfleet.draft import NO_KEY, SecretLine
 from inferfleet.resolve import Resolved
 from inferfleet.schema.kind import Wire
 
-# Sent to a service that asks for no key: clients do not accept an empty one.
-NO_KEY = "none"
 
-
-def wire(
-    view: Resolved, views: Sequence[Resolved], reveal: Callable[[Resolved, str], str]
-) -> tuple[dict[str, str], dict[str, str]]:
+def wire(view: Resolved, views: Sequence[Resolved]) -> tuple[dict[str, str], list[SecretLine]]:
     """Variables that list the other services, first the plain ones, then those with secrets."""
     plain: dict[str, str] = {}
-    hidden: dict[str, str] = {}
+    hidden: list[SecretLine] = []
     for wanted in view.kind.wires:
         targets = [
             other
@@ -27,17 +22,13 @@ def wire(
         plain[wanted.urls] = wanted.separator.join(_url(other, wanted) for other in targets)
         if wanted.enable is not None:
             plain[wanted.enable] = "true" if targets else "false"
-        if wanted.keys is not None:
-            keys = [reveal(other, other.key) if other.key else NO_KEY for other in targets]
-            if any(wanted.separator in key for key in keys):
-                raise FleetError(
-                    f"{view.name}: an API key it should send holds {wanted.separator!r}, which "
-                    "separates keys there",
-                    "choose another key",
-                    code=USAGE,
-                )
-            secret = any(other.key for other in targets)
-            (hidden if secret else plain)[wanted.keys] = wanted.separator.join(keys)
+        if wanted.keys is None:
+            continue
+        if any(other.key for other in targets):
+            names = tuple(other.key for other in targets)
+            hidden.append(SecretLine(wanted.keys, names, wanted.separator))
+        else:
+            plain[wanted.keys] = wanted.separator.join(NO_KEY for _ in targets)
     return plain, hidden
 
 

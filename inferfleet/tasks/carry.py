@@ -89,7 +89,7 @@ def carry_out(
 
 def _confirmed(run: Run, changing: list[str]) -> bool:
     """Ask once on a terminal; a local machine that needs no root is never asked about."""
-    asked = [n for n in changing if not run.machine(n).local or run.machine(n).sudo]
+    asked = [n for n in changing if not run.brief(n).local or run.brief(n).sudo]
     if not asked or not sys.stdin.isatty():
         return True
     sys.stderr.write(f"Change {', '.join(asked)}? [y/N] ")
@@ -140,13 +140,13 @@ def _sum_up(run: Run, rows: list[dict[str, Any]], what: str, form: str) -> None:
     columns = ["machine", "result", "generation", "changes"]
     columns += [c for c in ("ready_seconds", "detail") if any(c in row for row in rows)]
     table(rows, columns)
-    local = [n for n in run.machines if run.machine(n).local]
+    local = [n for n in run.machines if run.brief(n).local]
     good = {row["machine"] for row in rows if row["result"] in {"changed", "unchanged"}}
     if what == "up" and local and set(local) <= good:
         from inferfleet.endpoints import try_lines
 
         for name in local:
-            say(as_called("\n".join(try_lines(run.fleet, name))))
+            say(as_called("\n".join(try_lines(run.brief(name)))))
 
 
 def one_code(errors: Sequence[FleetError]) -> int:

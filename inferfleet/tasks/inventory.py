@@ -54,7 +54,7 @@ def show(
 
     run = Run(overlay(c), host or (), group or ())
     found = {
-        name: run.machine(name).model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        name: run.fleet.machines[name].model_dump(mode="json", by_alias=True, exclude_defaults=True)
         for name in run.machines
     }
     if format == "json":

@@ -218,7 +218,7 @@ def _chosen(run: Run, find: Any) -> list[Any]:
     found = []
     for name in run.machines:
         chosen = run.services[name]
-        found += [e for e in find(run.fleet, name) if chosen is None or e.service in chosen]
+        found += [e for e in find(run.brief(name)) if chosen is None or e.service in chosen]
     return found
 
 

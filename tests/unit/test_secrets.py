@@ -17,18 +17,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inferfleet.errors import FleetErrors
-from inferfleet.schema.machine import Machine
-from inferfleet.secrets import MAX_BYTES, MIN_REDACTED, Redactor, Secret, resolve
+from inferfleet.secrets import MAX_BYTES, MIN_REDACTED, Origin, Redactor, Secret, resolve
 
 CANARY = "canary-7f3a"
 
 
-def machine(**secrets: dict[str, Any]) -> Machine:
-    return Machine.model_validate({"secrets": secrets})
+def machine(**secrets: dict[str, Any]) -> dict[str, Origin]:
+    return {name: Origin(**origin) for name, origin in secrets.items()}
 
 
 def python(code: str) -> dict[str, Any]:
-    return {"command": [sys.executable, "-c", code]}
+    return {"command": (sys.executable, "-c", code)}
 
 
 def test_a_secret_does_not_show() -> None:

@@ -5,27 +5,19 @@ from __future__ import annotations
 import pytest
 
 from inferfleet.errors import FleetErrors
-from inferfleet.schema.fleet import Fleet
-from inferfleet.schema.machine import Machine, Service
-from inferfleet.select import select_machines, select_services
+from inferfleet.select import Listed, select_machines, select_services
 
 
-def machine(*groups: str) -> Machine:
-    services = {name: Service(kind="engine") for name in ("chat", "embed", "page")}
-    return Machine(groups=list(groups), services=services)
+def machine(*groups: str) -> Listed:
+    return Listed(groups, ("chat", "embed", "page"))
 
 
-FLEET = Fleet(
-    machines={
-        "local": machine(),
-        "spark-2": machine("spark", "gpu"),
-        "spark-1": machine("spark"),
-        "rtx": machine("gpu"),
-    },
-    kinds={},
-    hardware={},
-    template_dirs=(),
-)
+FLEET = {
+    "local": machine(),
+    "spark-2": machine("spark", "gpu"),
+    "spark-1": machine("spark"),
+    "rtx": machine("gpu"),
+}
 
 
 @pytest.mark.parametrize(

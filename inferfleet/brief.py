@@ -1,0 +1,56 @@
+"""What a run must know of one machine: where it is, where its secrets come from, its draft."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from inferfleet.connect import Reach, reach_of
+from inferfleet.draft import Draft
+from inferfleet.secrets import Origin
+
+if TYPE_CHECKING:
+    from inferfleet.schema.fleet import Fleet
+
+
+@dataclass(frozen=True)
+class Brief:
+    """Plain data without a secret, made from the files alone, so that it can be kept on disk.
+
+    modelfiles: by service, the parts of an Ollama Modelfile that its machine file gives.
+    """
+
+    name: str
+    reach: Reach
+    sudo: bool
+    origins: Mapping[str, Origin]
+    modelfiles: Mapping[str, Mapping[str, Any]]
+    draft: Draft
+
+    @property
+    def local(self) -> bool:
+        """True for the machine that inferbase itself runs on."""
+        return self.reach.address is None
+
+
+def make_brief(fleet: Fleet, name: str) -> Brief:
+    """The brief of one machine. Raises FleetError for what its kinds or runtimes cannot do."""
+    from inferfleet.render import draft
+
+    machine = fleet.machines[name]
+    return Brief(
+        name=name,
+        reach=reach_of(fleet.machines, name),
+        sudo=machine.sudo,
+        origins={
+            secret: Origin(ref.env, ref.file, tuple(ref.command) if ref.command else None)
+            for secret, ref in machine.secrets.items()
+        },
+        modelfiles={
+            service: entry.modelfile.model_dump(exclude_none=True)
+            for service, entry in machine.services.items()
+            if entry.modelfile is not None
+        },
+        draft=draft(fleet, name),
+    )
