@@ -29,7 +29,8 @@ def own_files(release: Release) -> dict[str, File]:
 
 
 def pack(release: Release) -> bytes:
-    """The archive: directories 0755, files with their mode, times and owners zero."""
+    """The archive: directories, the root of them too, 0755, files with their mode, times and
+    owners zero."""
     files = {**release.files, **own_files(release)}
     directories = {
         "/".join(path.split("/")[:depth])
@@ -38,7 +39,7 @@ def pack(release: Release) -> bytes:
     }
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for name in sorted(directories):
+        for name in [".", *sorted(directories)]:
             entry = tarfile.TarInfo(name)
             entry.type, entry.mode = tarfile.DIRTYPE, 0o755
             archive.addfile(entry)

@@ -20,12 +20,14 @@ MIB = 1 << 20
 class Details:
     """contents: path -> bytes of changed files that are not secret. tools: name -> what was
     found ("" is fine, else the trouble). culprits: port -> who listens. listeners: (ip, port)
-    of sockets that listen on a port that a service will need."""
+    of sockets that listen on a port that a service will need. free_kb: KiB free where the
+    release will lie, None when it was not asked."""
 
     contents: Mapping[str, bytes]
     tools: Mapping[str, str]
     culprits: Mapping[int, str]
     listeners: frozenset[tuple[str, int]] = frozenset()
+    free_kb: int | None = None
 
 
 def details_script(release: Release, observed: Observed, plan: Plan) -> str:
@@ -38,7 +40,8 @@ def details_script(release: Release, observed: Observed, plan: Plan) -> str:
         if step.target in release.units and step.action in {"start", "replace"}
     }
     ports = {port for _, port in needed_addresses(release, observed, plan.steps).values()}
-    if not paths and not ports and acting <= {"process"}:
+    space = plan.to != plan.source and "free_kb" not in observed.facts
+    if not paths and not ports and not space and acting <= {"process"}:
         return ""
     return program(
         "details",
@@ -46,6 +49,7 @@ def details_script(release: Release, observed: Observed, plan: Plan) -> str:
         paths="\n".join(paths),
         runtimes=" ".join(sorted(acting)),
         ports=" ".join(map(str, sorted(ports))),
+        near=observed.facts.get("near", "") if space else "",
     )
 
 
@@ -55,6 +59,7 @@ def parse_details(text: str) -> Details:
     tools: dict[str, str] = {}
     culprits: dict[int, str] = {}
     listeners: set[tuple[str, int]] = set()
+    free_kb: int | None = None
     for line in text.splitlines():
         kind, _, rest = line.partition("\t")
         key, _, value = rest.partition("\t")
@@ -66,7 +71,9 @@ def parse_details(text: str) -> Details:
             culprits.setdefault(int(key), value)
         elif kind == "listen":
             listeners.add(parse_listener(key))
-    return Details(contents, tools, culprits, frozenset(listeners))
+        elif kind == "free_kb" and key.isdigit():
+            free_kb = int(key)
+    return Details(contents, tools, culprits, frozenset(listeners), free_kb)
 
 
 def with_details(plan: Plan, details: Details, observed: Observed, upload: int) -> Plan:
@@ -82,12 +89,14 @@ def with_details(plan: Plan, details: Details, observed: Observed, upload: int) 
         for tool, trouble in sorted(details.tools.items())
         if trouble
     )
-    free = observed.facts.get("free_kb", "")
+    free = details.free_kb
+    if free is None and observed.facts.get("free_kb", "").isdigit():
+        free = int(observed.facts["free_kb"])
     need = 2 * upload + MIB
-    if free.isdigit() and int(free) * 1024 < need:
+    if free is not None and free * 1024 < need:
         problems.append(
             FleetError(
-                f"{observed.facts.get('near')} has {int(free) // 1024} MiB free, "
+                f"{observed.facts.get('near')} has {free // 1024} MiB free, "
                 f"{-(-need // MIB)} MiB are needed",
                 hint="free some space there, or set `root` to another disk",
             )

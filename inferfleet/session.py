@@ -140,6 +140,8 @@ class Session:
 
     def fetch(self, plan: Plan, listener: Listener) -> None:
         """Bring the models that are missing; nothing else changes."""
+        if not plan.fetch:
+            return
         from inferfleet.models.fetch import ensure
 
         for need in plan.fetch:
@@ -197,7 +199,6 @@ def observe_script(release: Release) -> str:
     script = program(
         "observe",
         root=release.root,
-        project=release.project,
         links="\n".join(sorted(release.links)),
     )
     models = models_script(release.models)

@@ -52,10 +52,11 @@ die() {
   say 'error\t%s\t%s\n' "$1" "$(one_line "$2")"
   exit 1
 }
+# It is on the disk no earlier than the generation that it speaks of.
 write_journal() {
   {
     printf '%s\n' "$1" >"$state/journal.new" && [ -s "$state/journal.new" ] &&
-      ${2:-sync} "$state/journal.new" && mv -f "$state/journal.new" "$state/journal" &&
+      ${2:-sync} "$gens" "$state/journal.new" && mv -f "$state/journal.new" "$state/journal" &&
       ${2:-sync} "$state"
   } 2>/dev/null
 }
@@ -74,7 +75,7 @@ relink() {
   ln -s "$1" "$2.inferbase-new" && mv -fT "$2.inferbase-new" "$2"
 }
 make_links() {
-  printf '%s\n' "$1" | while IFS='	' read -r path target; do
+  [ -z "$1" ] || printf '%s\n' "$1" | while IFS='	' read -r path target; do
     [ -n "$path" ] || continue
     if [ -e "$path" ] && [ ! -L "$path" ]; then
       echo "$path exists and is not a link of inferbase"
@@ -84,11 +85,18 @@ make_links() {
   done
 }
 drop_links() {
-  printf '%s\n' "$1" | while IFS='	' read -r path _; do
+  [ -z "$1" ] || printf '%s\n' "$1" | while IFS='	' read -r path _; do
     [ -n "$path" ] && [ -L "$path" ] && rm -f "$path"
   done
 }
-in_force() { readlink "$root/current" 2>/dev/null; }
+# in_force N: whether that generation is what the link leads to; 0: there is no such link.
+in_force() {
+  if [ "$1" = 0 ]; then
+    [ ! -e "$root/current" ] && [ ! -L "$root/current" ]
+  else
+    [ "$root/current" -ef "$gens/$1" ] && [ -L "$root/current" ]
+  fi
+}
 # Sets born to the start time of a live process: it tells a process from a later one of its number.
 find_born() {
   born=
@@ -128,14 +136,15 @@ take_lock() {
 }
 # Generations that never became ready must not be there to return to.
 sweep() {
-  is=$(in_force)
   for path in "$gens"/*; do
     number=${path##*/}
-    [ "$is" = ".inferbase/generations/$number" ] || [ "$number" = "$1" ] && continue
-    [ -e "$path/.unconfirmed" ] && rm -rf "${gens:?}/$number"
+    [ -e "$path/.unconfirmed" ] && [ "$number" != "$1" ] && ! in_force "$number" &&
+      rm -rf "${gens:?}/$number"
   done
 }
 prune() {
+  set -- "$gens"/*
+  [ $# -gt "$keep" ] || return 0
   count=0
   for number in $(ls "$gens" | sort -rn); do
     case $number in *[!0-9]*) continue ;; esac
@@ -171,14 +180,12 @@ step lock
 find_born $$ || die io "cannot read /proc/$$/stat"
 claim="$$|$born|$who|$when|$what"
 take_lock
-is=$(in_force)
-case $from in
-  0) [ -z "$is" ] && [ ! -e "$root/current" ] || die moved "$is" ;;
-  *) [ "$is" = ".inferbase/generations/$from" ] || die moved "$is" ;;
-esac
+in_force "$from" || die moved "$(readlink "$root/current" 2>/dev/null)"
 [ -f "$state/journal" ] && earlier=$(head -n 1 "$state/journal")
 # What earlier runs left behind in the middle of something.
-rm -rf "$gens"/.new.* "$gens"/.old.* "$root/.current.new" "$root/.current.back"
+for path in "$gens"/.new.* "$gens"/.old.* "$root/.current.new" "$root/.current.back"; do
+  [ -e "$path" ] || [ -L "$path" ] && rm -rf "$path"
+done
 sweep "$back"
 
 if [ "$size" -gt 0 ]; then
@@ -203,11 +210,9 @@ if [ "$size" -gt 0 ]; then
   set +f
   sync .manifest .files .sha256 .units .unconfirmed "$@" 2>/dev/null || sync
   cd /
-  chmod 755 "$new"
   step stage
   problem=$(mv -T "$new" "$gens/$to" 2>&1) || die io "$problem"
   fresh=yes
-  sync "$gens" 2>/dev/null
 fi
 [ -f "$gens/$to/.manifest" ] || die missing "generation $to is not there"
 journaled=yes
@@ -224,9 +229,13 @@ if [ "$from" != "$to" ]; then
   if [ "$back" != 0 ]; then
     problem=$(ln -sfn ".inferbase/generations/$back" "$root/.current.back" 2>&1) || die io "$problem"
   fi
-  problem=$( { ln -sfn ".inferbase/generations/$to" "$root/.current.new" &&
-    mv -fT "$root/.current.new" "$root/current"; } 2>&1)
-  [ "$(in_force)" = ".inferbase/generations/$to" ] || die io "cannot switch $root/current: $problem"
+  if [ "$from" = 0 ]; then
+    problem=$(ln -sT ".inferbase/generations/$to" "$root/current" 2>&1)
+  else
+    problem=$( { ln -sfn ".inferbase/generations/$to" "$root/.current.new" &&
+      mv -fT "$root/.current.new" "$root/current"; } 2>&1)
+  fi
+  in_force "$to" || die io "cannot switch $root/current: $problem"
   sync "$root" 2>/dev/null
 fi
 journal switched :
@@ -258,10 +267,7 @@ revert() {
   fi
   sync "$root" 2>/dev/null
   good=yes
-  case $(in_force) in
-    '') [ "$back" = 0 ] || good=no ;;
-    *) [ "$(in_force)" = ".inferbase/generations/$back" ] || good=no ;;
-  esac
+  in_force "$back" || good=no
   if [ "$good" = yes ]; then
     drop_links "$back_unlinks"
     make_links "$back_links" >/dev/null || good=no
@@ -278,8 +284,9 @@ while verdict=$(hear); do
     commit)
       step confirm
       record "$what"
-      [ "$confirm" = yes ] && rm -f "$gens/$to/.unconfirmed"
-      rm -f "$state/journal" "$root/.current.back"
+      # In this order, as rm takes them.
+      if [ "$confirm" = yes ]; then set -- "$gens/$to/.unconfirmed"; else set --; fi
+      rm -f "$@" "$state/journal" "$root/.current.back"
       sweep "$to"
       prune
       step unlock

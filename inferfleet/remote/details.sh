@@ -1,11 +1,14 @@
 # details: what a plan with changes needs to know. Variables: root, paths (a line each, relative to
-# current), runtimes and ports (blanks between).
+# current), runtimes and ports (blanks between), near (the folder whose free space counts, or "").
 set -u
 LC_ALL=C
 export LC_ALL
-printf '%s\n' "$paths" | while IFS= read -r path; do
-  [ -n "$path" ] && [ -f "$root/current/$path" ] && [ -r "$root/current/$path" ] || continue
+[ -z "$paths" ] || printf '%s\n' "$paths" | while IFS= read -r path; do
+  [ -f "$root/current/$path" ] && [ -r "$root/current/$path" ] || continue
   printf 'content\t%s\t%s\n' "$path" "$(base64 <"$root/current/$path" | tr -d '\n')"
+done
+[ -z "$near" ] || df -Pk "$near" 2>/dev/null | while read -r _ _ _ free _; do
+  case $free in *[!0-9]*) ;; *) printf 'free_kb\t%s\n' "$free" ;; esac
 done
 one_line() { tr '\t\n' '  ' | cut -c 1-300; }
 for runtime in $runtimes; do

@@ -1,5 +1,5 @@
 # observe: print what is there now, one record a line, fields separated by tabs.
-# Variables: root, project, links (absolute paths, one a line).
+# Variables: root, links (absolute paths, one a line).
 set -u
 LC_ALL=C
 export LC_ALL
@@ -27,7 +27,8 @@ for path in "$root" "$state" "$state/generations"; do
   [ -L "$path" ] && fact symlink "$path"
 done
 fact near "$near"
-df -Pk "$near" 2>/dev/null | while read -r _ _ _ free _; do
+# A first release is written without a second question; for later ones details.sh asks this.
+[ -L "$root/current" ] || df -Pk "$near" 2>/dev/null | while read -r _ _ _ free _; do
   case $free in *[!0-9]*) ;; *) fact free_kb "$free" ;; esac
 done
 
@@ -60,7 +61,9 @@ if [ -f "$state/journal" ]; then
   esac
 fi
 
-if [ -L "$root/current" ]; then
+if cd -P "$root/current/" 2>/dev/null && [ . -ef "$state/generations/${PWD##*/}" ]; then
+  printf 'current\t.inferbase/generations/%s\n' "${PWD##*/}"
+elif [ -L "$root/current" ]; then
   printf 'current\t%s\n' "$(readlink "$root/current")"
 elif [ -e "$root/current" ]; then
   printf 'current\t!\n'
@@ -86,9 +89,7 @@ if cd "$root/current/" 2>/dev/null && [ -f .files ]; then
   set -- $(cat .files)
   set +f
   # A file that is gone or unreadable has no line here, which reads as "absent".
-  [ $# -gt 0 ] && sha256sum -- "$@" 2>/dev/null | while read -r sum path; do
-    printf 'sum\t%s\t%s\n' "$sum" "$path"
-  done
+  [ $# -gt 0 ] && sha256sum -- "$@" 2>/dev/null
   [ $# -gt 0 ] && stat -c "mode${tab}%a${tab}%n" -- "$@" 2>/dev/null
   [ -f control ] && units_of "$root/current"
 else
@@ -100,8 +101,7 @@ else
   done
 fi
 
-printf '%s\n' "$links" | while IFS= read -r path; do
-  [ -n "$path" ] || continue
+[ -n "$links" ] && printf '%s\n' "$links" | while IFS= read -r path; do
   if [ -L "$path" ]; then
     printf 'link\t%s\t%s\n' "$path" "$(readlink "$path")"
   elif [ -e "$path" ]; then

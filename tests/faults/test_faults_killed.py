@@ -152,9 +152,9 @@ def test_operator_killed(box: FleetBox, step: str) -> None:
     [
         ('[ -L "$root" ] && die', "old"),
         ('claim="$$|', "old"),
-        ("is=$(in_force)\ncase", "old"),
+        ('in_force "$from" || die', "old"),
         ("problem=$(mkdir -m 700", "old"),
-        ('chmod 755 "$new"', "old"),
+        ("cd /\nstep stage", "old"),
         ('problem=$(mv -T "$new"', "old"),
         ('[ -f "$gens/$to/.manifest" ] || die', "old"),
         ("step link", "old"),
@@ -164,7 +164,7 @@ def test_operator_killed(box: FleetBox, step: str) -> None:
         ('if [ -n "$replace" ]; then control', "new"),
         ("say 'started", "new"),
         ('record "$what"', "new"),
-        ('rm -f "$state/journal" "$root/.current.back"\n      sweep "$to"', "new"),
+        ('rm -f "$@" "$state/journal" "$root/.current.back"', "new"),
         ("prune\n      step", "new"),
     ],
 )
