@@ -54,7 +54,8 @@ def _llama_reference() -> str:
 LLAMA = _llama_reference()
 
 
-def _recipe_hash(*parts: str | Path) -> str:
+def recipe_hash(*parts: str | Path) -> str:
+    """Return a short key over words, files and folders (names, modes and contents)."""
     digest = hashlib.sha256()
     for part in parts:
         files = sorted(part.rglob("*")) if isinstance(part, Path) and part.is_dir() else [part]
@@ -85,7 +86,7 @@ def _import(root: Path, tag: str, *changes: str) -> None:
 
 def llama_archive(reference: str = LLAMA) -> Path:
     """Return a `docker save` archive of the llama.cpp server image under this reference."""
-    key = _recipe_hash(LLAMA_SUITE, *LLAMA_PACKAGES, reference, _REVISION)
+    key = recipe_hash(LLAMA_SUITE, *LLAMA_PACKAGES, reference, _REVISION)
     kept = cache_dir() / "images" / f"llama-{key}.tar"
     kept.parent.mkdir(exist_ok=True)
     if not kept.exists() or not _exists(reference):
@@ -130,7 +131,7 @@ def _finish_llama(root: Path) -> None:
 def machine_image() -> str:
     """Return the tag of the machine image, building it when its recipe has changed."""
     overlay, runtime = _HERE / "machine", _HERE / "oci-runtime"
-    key = _recipe_hash(MACHINE_SUITE, *MACHINE_PACKAGES, compose.SUITE, overlay, runtime, _REVISION)
+    key = recipe_hash(MACHINE_SUITE, *MACHINE_PACKAGES, compose.SUITE, overlay, runtime, _REVISION)
     tag = f"inferbase-test/machine:{key}"
     if not _exists(tag):
         with tempfile.TemporaryDirectory(dir=cache_dir()) as folder:
@@ -173,7 +174,7 @@ def preloaded_image(reference: str = LLAMA) -> str:
             building = pool.submit(machine_image)
             archive = pool.submit(llama_archive, reference).result()
             machine = building.result()
-        tag = f"inferbase-test/preloaded:{_recipe_hash(machine, archive.name, _REVISION)}"
+        tag = f"inferbase-test/preloaded:{recipe_hash(machine, archive.name, _REVISION)}"
         if not _exists(tag):
             _preload(machine, archive, tag)
         return tag
