@@ -88,7 +88,9 @@ def apply(
     """
     archive = pack(release) if upload and plan.to != plan.source else b""
     undo = way_back(release, observed, plan)
-    script = program("apply", **_variables(release, observed, plan, undo, what, len(archive)))
+    script = program(
+        "lock", "apply", **_variables(release, observed, plan, undo, what, len(archive))
+    )
     talk = host.converse(script, sudo=sudo)
     transaction = _Transaction(host, talk, plan.machine, listener)
     if archive:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from inferfleet.connect import Reach, reach_of
 from inferfleet.draft import Draft
+from inferfleet.hostprep.setting import Ground
 from inferfleet.secrets import Origin
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ class Brief:
     """Plain data without a secret, made from the files alone, so that it can be kept on disk.
 
     modelfiles: by service, the parts of an Ollama Modelfile that its machine file gives.
+    ground: what is wanted of the host under the services.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Brief:
     origins: Mapping[str, Origin]
     modelfiles: Mapping[str, Mapping[str, Any]]
     draft: Draft
+    ground: Ground
 
     @property
     def local(self) -> bool:
@@ -36,6 +39,7 @@ class Brief:
 
 def make_brief(fleet: Fleet, name: str) -> Brief:
     """The brief of one machine. Raises FleetError for what its kinds or runtimes cannot do."""
+    from inferfleet.hostprep.merge import make_ground
     from inferfleet.render import draft
 
     machine = fleet.machines[name]
@@ -53,4 +57,5 @@ def make_brief(fleet: Fleet, name: str) -> Brief:
             if entry.modelfile is not None
         },
         draft=draft(fleet, name),
+        ground=make_ground(fleet, name),
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from inferfleet.conflicts import conflicts
 from inferfleet.errors import FleetError
+from inferfleet.hostprep.merge import check_ground
 from inferfleet.names import name_hint
 from inferfleet.schema.fields import cpuset_cpus
 from inferfleet.schema.fleet import Fleet
@@ -32,6 +33,7 @@ def check(
     """
     kinds = {name for kind, name in names or () if kind == "service"} | set(fleet.kinds)
     hardware = {name for kind, name in names or () if kind == "hardware"} | set(fleet.hardware)
+    profiles = {name for kind, name in names or () if kind == "profile"} | set(fleet.profiles)
     options = {name: kind.options_known for name, kind in fleet.kinds.items()}
     errors: list[FleetError] = []
     for name, machine in fleet.machines.items():
@@ -45,6 +47,7 @@ def check(
             errors.extend(_service(view, service_name, service))
             errors.extend(_options(view, service_name, service, options.get(service.kind)))
         errors.extend(conflicts(view))
+        errors.extend(check_ground(view, profiles))
     return errors
 
 

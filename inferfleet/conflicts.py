@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import combinations
 
 from inferfleet.errors import FleetError
+from inferfleet.hostprep.merge import compute_mode
 from inferfleet.schema.fields import cpuset_cpus
 from inferfleet.schema.machine import Service
 from inferfleet.view import View
@@ -95,7 +96,7 @@ def _gib(size: int) -> str:
 
 
 def _gpus(view: View) -> Iterator[FleetError]:
-    if view.machine.gpu.compute_mode != "exclusive-process":
+    if compute_mode(view) != "exclusive-process":
         return
     users = [
         (name, service) for name, service in view.machine.services.items() if view.uses_gpu(service)
@@ -103,8 +104,8 @@ def _gpus(view: View) -> Iterator[FleetError]:
     for (one, first), (two, second) in combinations(users, 2):
         if _same_gpu(first, second):
             what = f"exclusive-process lets one process use a GPU, and {one} and {two} share one"
-            hint = "use compute-mode: default, or give them different gpus"
-            yield view.error(("gpu", "compute-mode"), what, hint)
+            hint = "use hostprep: {gpu: {compute-mode: default}}, or give them different gpus"
+            yield view.error(("hostprep", "gpu", "compute-mode"), what, hint)
 
 
 def _same_gpu(first: Service, second: Service) -> bool:

@@ -22,13 +22,20 @@ from inferfleet.schema.fleet import Fleet
 from inferfleet.schema.hardware import Hardware
 from inferfleet.schema.kind import Kind
 from inferfleet.schema.machine import Machine
+from inferfleet.schema.profile import Profile
 
 FILE_KINDS: dict[str, type[Model]] = {
     "machine": Machine,
     "hardware": Hardware,
     "service": Kind,
+    "profile": Profile,
 }
-FOLDERS = {"machine": "inventory", "hardware": "inventory/hardware", "service": "services"}
+FOLDERS = {
+    "machine": "inventory",
+    "hardware": "inventory/hardware",
+    "service": "services",
+    "profile": "hostprep",
+}
 
 M = TypeVar("M", bound=Model)
 
@@ -64,7 +71,8 @@ def load(roots: Roots) -> Loaded:
     machines = _load_kind(roots, "machine", Machine, nodes, errors)
     hardware = _load_kind(roots, "hardware", Hardware, nodes, errors)
     kinds = _load_kind(roots, "service", Kind, nodes, errors)
-    fleet = Fleet(machines, kinds, hardware, roots.template_dirs)
+    profiles = _load_kind(roots, "profile", Profile, nodes, errors)
+    fleet = Fleet(machines, kinds, hardware, roots.template_dirs, profiles)
     loaded = Loaded(fleet, nodes, errors)
     errors.extend(check(fleet, loaded.where, frozenset(nodes)))
     return loaded

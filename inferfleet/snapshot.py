@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SETTLED_NS = 1_000_000_000
 READ = ("inventory", "services", "hostprep", "templates")
-PROGRAM = ("", "schema", "models")
+PROGRAM = ("", "schema", "models", "hostprep")
 
 
 class Snapshot:

@@ -16,7 +16,7 @@ def _text(name: str) -> str:
     return (Path(__file__).parent / f"{name}.sh").read_text("ascii")
 
 
-def program(name: str, **variables: str | int) -> str:
-    """The text of NAME.sh with shell variables set in front of it."""
+def program(*names: str, **variables: str | int) -> str:
+    """The texts of NAME.sh, one after the other, with shell variables set in front of them."""
     settings = [f"{key}={shlex.quote(str(value))}" for key, value in variables.items()]
-    return "\n".join([*settings, _text(name)])
+    return "\n".join([*settings, *map(_text, names)])

@@ -29,9 +29,6 @@ earlier=
 say() { printf "$@" 2>/dev/null; }
 step() { say 'step\t%s\n' "$1"; }
 one_line() { printf '%s' "$1" | tr '\t\n' '  '; }
-unlock() {
-  [ -n "$mine" ] && [ "$(readlink "$state/lock" 2>/dev/null)" = "$mine" ] && rm -f "$state/lock"
-}
 # Only before the switch: takes everything back, so that the machine is wholly old, then says why.
 die() {
   if [ -n "$mine" ]; then
@@ -97,43 +94,6 @@ in_force() {
     [ "$root/current" -ef "$gens/$1" ] && [ -L "$root/current" ]
   fi
 }
-# Sets born to the start time of a live process: it tells a process from a later one of its number.
-find_born() {
-  born=
-  case $1 in '' | *[!0-9]*) return 1 ;; esac
-  { IFS= read -r line <"/proc/$1/stat"; } 2>/dev/null || return 1
-  set -f
-  # shellcheck disable=SC2086
-  set -- ${line##*) }
-  set +f
-  [ $# -ge 20 ] && [ "$1" != Z ] && born=${20}
-}
-take_lock() {
-  tries=0
-  until ln -s "$claim" "$state/lock" 2>/dev/null; do
-    holder=$(readlink "$state/lock" 2>/dev/null)
-    if [ -z "$holder" ]; then
-      # Let go in this moment, or it cannot be made.
-      tries=$((tries + 1))
-      [ "$tries" -lt 5 ] && continue
-      problem=$(ln -s probe "$state/.probe.$$" 2>&1) && problem="$state/lock is not a lock of inferbase"
-      rm -f "$state/.probe.$$"
-      die io "cannot lock: $problem"
-    fi
-    rest=${holder#*|}
-    find_born "${holder%%|*}" && [ "$born" = "${rest%%|*}" ] && die locked "$holder"
-    # Renamed under a name of our own: of several runs that find it dead, one gets it.
-    mv -fT "$state/lock" "$state/lock.$$" 2>/dev/null || continue
-    if [ "$(readlink "$state/lock.$$")" = "$holder" ]; then
-      rm -f "$state/lock.$$"
-      say 'note\tlock left by a dead run was taken over: %s\n' "$holder"
-    else
-      mv -nT "$state/lock.$$" "$state/lock"
-      rm -f "$state/lock.$$"
-    fi
-  done
-  mine=$claim
-}
 # Generations that never became ready must not be there to return to.
 sweep() {
   for path in "$gens"/*; do
@@ -177,8 +137,6 @@ done
 problem=$(mkdir -p "$gens" "$state/started" "$state/run" 2>&1) || die io "$problem"
 
 step lock
-find_born $$ || die io "cannot read /proc/$$/stat"
-claim="$$|$born|$who|$when|$what"
 take_lock
 in_force "$from" || die moved "$(readlink "$root/current" 2>/dev/null)"
 [ -f "$state/journal" ] && earlier=$(head -n 1 "$state/journal")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from inferfleet.schema.hardware import Hardware
 from inferfleet.schema.kind import Kind
 from inferfleet.schema.machine import Machine
+from inferfleet.schema.profile import Profile
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """Machines, kinds and hardware by name, and where templates are searched.
+    """Machines, kinds, hardware and profiles by name, and where templates are searched.
 
     template_dirs: searched in order, the overlay's before ours.
     """
@@ -22,3 +23,4 @@ class Fleet:
     kinds: Mapping[str, Kind]
     hardware: Mapping[str, Hardware]
     template_dirs: tuple[Path, ...]
+    profiles: Mapping[str, Profile] = field(default_factory=dict)

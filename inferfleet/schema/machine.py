@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from inferfleet.schema.fields import (
     AbsolutePath,
@@ -27,9 +27,14 @@ from inferfleet.schema.fields import (
     Text,
     VolumeSource,
 )
+from inferfleet.schema.profile import HostPrep
 
 Runtime = Literal["compose", "systemd", "process"]
 GpuIndex = Annotated[int, Field(ge=0)]
+
+
+def _profiles_alone(value: object) -> object:
+    return {"profiles": value} if isinstance(value, list) else value
 
 
 class SecretRef(Model):
@@ -166,14 +171,6 @@ class Network(Model):
     subnet: Subnet | None = Field(default=None, description="Such as 172.20.0.0/16.")
 
 
-class GpuPolicy(Model):
-    """How the machine's GPUs are shared."""
-
-    compute_mode: Literal["default", "exclusive-process", "prohibited"] = Field(
-        default="default", description="exclusive-process: one process for each GPU."
-    )
-
-
 class Machine(Model):
     """One machine of the inventory; its name is the file's name."""
 
@@ -202,7 +199,16 @@ class Machine(Model):
         default=None, description="What keeps services running, unless they say otherwise."
     )
     network: Network | None = Field(default=None, description="Container network.")
-    gpu: GpuPolicy = Field(default=GpuPolicy(), description="How the GPUs are shared.")
+    hostprep: (
+        Annotated[
+            HostPrep,
+            BeforeValidator(_profiles_alone, json_schema_input_type=list[Name] | HostPrep),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="How the host is prepared; a list alone names profiles.",
+    )
     secrets: dict[EnvName, SecretRef] = Field(
         default={}, description="Secrets by name, each a reference: env, file or command."
     )

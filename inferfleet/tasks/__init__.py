@@ -6,7 +6,7 @@ from pathlib import Path
 
 from invoke.collection import Collection
 
-from inferfleet.tasks import change, inventory, look, models
+from inferfleet.tasks import change, hostprep, inventory, look, models
 
 ns = Collection(
     Path(__file__).resolve().parents[2].name,
@@ -27,4 +27,5 @@ ns = Collection(
     look.doctor,
     models.update_models,
     inventory.ns,
+    hostprep.ns,
 )

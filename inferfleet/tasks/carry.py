@@ -90,9 +90,14 @@ def carry_out(
 def _confirmed(run: Run, changing: list[str]) -> bool:
     """Ask once on a terminal; a local machine that needs no root is never asked about."""
     asked = [n for n in changing if not run.brief(n).local or run.brief(n).sudo]
-    if not asked or not sys.stdin.isatty():
+    return confirmed(asked)
+
+
+def confirmed(machines: Sequence[str]) -> bool:
+    """Ask on a terminal whether these may be changed; without one nobody is asked."""
+    if not machines or not sys.stdin.isatty():
         return True
-    sys.stderr.write(f"Change {', '.join(asked)}? [y/N] ")
+    sys.stderr.write(f"Change {', '.join(machines)}? [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 

@@ -1,0 +1,258 @@
+"""Prepared -> done and verified, or undone: the operator's side of one run on one machine."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from inferfleet.apply import operator
+from inferfleet.errors import LOCKED, FleetError
+from inferfleet.events import Event, Listener
+from inferfleet.host import Conversation, Host
+from inferfleet.hostprep.facts import Facts, look_script, parse_facts
+from inferfleet.hostprep.judge import STATE, Prepared, do_steps, judge, look_for
+from inferfleet.hostprep.setting import WRONG, Ground, Kind
+from inferfleet.hostprep.steps import Restore, Step, dump, shell
+from inferfleet.journal import Lock
+from inferfleet.remote import program
+
+# Building a boot image takes minutes; nothing else here takes seconds.
+STEP_SECONDS = 900.0
+SILENCE_SECONDS = 90
+# How long the machine waits for a commit before it undoes what may have cut it off.
+CUT_SECONDS = 120
+FINISH_SECONDS = 30.0
+LOOK_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Acted:
+    """What became of one machine. failure: why it was undone, "" when it was not. undone:
+    whether everything is as before; False after a failure says what failed in notes. after:
+    what the machine is now."""
+
+    machine: str
+    changed: bool = False
+    failure: str = ""
+    undone: bool = False
+    notes: tuple[str, ...] = ()
+    after: Prepared | None = None
+
+    @property
+    def ok(self) -> bool:
+        return not self.failure
+
+
+def look(host: Host, ground: Ground, kinds: Mapping[str, Kind], sudo: bool) -> Facts:
+    """One round trip: everything that the kinds ask."""
+    result = host.run(look_script(look_for(ground, kinds)), sudo=sudo, timeout=LOOK_SECONDS)
+    if not result.out:
+        raise FleetError(f"{host.name}: looking at the machine failed: {result.err.strip()[:300]}")
+    return parse_facts(result.out)
+
+
+def generations(facts: Facts) -> list[int]:
+    """Numbers of the runs that can be undone, oldest first."""
+    names = (path.split("/")[-2] for path in facts.matching(f"{STATE}/*/record.json"))
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def interrupted(facts: Facts) -> int | None:
+    """The number of a run that never came to its end."""
+    text = (facts.value(f"{STATE}/journal") or "").strip()
+    return int(text) if text.isdigit() else None
+
+
+def act(
+    host: Host,
+    again: Callable[[], Host] | None,
+    ground: Ground,
+    prepared: Prepared,
+    kinds: Mapping[str, Kind],
+    *,
+    number: int,
+    sudo: bool,
+    listener: Listener,
+) -> Acted:
+    """Make the changes, look again, commit; or undo all of them.
+
+    again: opens a new connection to the same machine, to prove that one can be had after a
+    change that may cut it off; None for this machine, which needs none. Raises FleetError when the machine refuses or is lost.
+    """
+    cuts = again is not None and any(change.cuts for change in prepared.changes)
+    script = act_script(ground, prepared, kinds, number, CUT_SECONDS if cuts else 0)
+    talk = host.converse(script, sudo=sudo)
+    failure, answer = _until_look(host.name, talk, listener)
+    if failure:
+        return _undone(host.name, talk, failure)
+    after = judge(ground, parse_facts(answer), kinds)
+    failure = verify(prepared, after)
+    if not failure and again is not None and cuts:
+        failure = _reachable(again)
+    if failure:
+        talk.send(b"revert\n")
+        return _undone(host.name, talk, failure)
+    talk.send(b"commit\n")
+    record = _read(host.name, talk)
+    talk.finish(FINISH_SECONDS)
+    if record[0] != "done":
+        raise _refusal(host.name, record)
+    return Acted(host.name, changed=True, after=after)
+
+
+def act_script(
+    ground: Ground, prepared: Prepared, kinds: Mapping[str, Kind], number: int, cut: int
+) -> str:
+    """The shell program of one run."""
+    when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    lines = [
+        f"  attempt {shlex.quote(text)} {shell(step)} || return 1"
+        for text, steps in do_steps(prepared.files, prepared.changes)
+        for step in steps
+    ]
+    record = {
+        "number": number, "when": when, "who": operator(),
+        "settings": [name for change in prepared.changes for name in change.settings],
+        "undo": [dump(step) for step in prepared.undo],
+    }  # fmt: skip
+    return "\n".join(
+        [
+            program(
+                "lock", "steps", "hostprep",
+                state=STATE, number=number, who=operator(), when=when, what="hostprep",
+                silence=SILENCE_SECONDS, cut=cut, undo=undo_script(number, prepared.undo),
+                record=json.dumps(record, separators=(",", ":")),
+                look=look_script(look_for(ground, kinds)),
+            ),
+            "forward() {",
+            *(lines or ["  :"]),
+            "}",
+            "main",
+            "",
+        ]
+    )  # fmt: skip
+
+
+def undo_script(number: int, steps: Sequence[Step]) -> str:
+    """undo.sh of a generation: needs nothing but the machine, stops at no failure."""
+    lines = []
+    for step in steps:
+        text = step.path if isinstance(step, Restore) else shell(step)
+        lines.append(f'( {shell(step)} ) 2>&1 || failed="$failed "{shlex.quote(text)}')
+    head = program("steps", state=STATE, dir=f"{STATE}/{number}")
+    path = "PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin\nexport PATH\nfailed=\n"
+    return "\n".join([path + head, *lines, program("undo")])
+
+
+def undo(host: Host, number: int, sudo: bool) -> Acted:
+    """Undo one generation: the newest, or an interrupted run's. Raises FleetError."""
+    script = program(
+        "lock", "rollback", state=STATE, number=number, who=operator(),
+        when=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), what="hostprep.rollback",
+    )  # fmt: skip
+    result = host.run(script, sudo=sudo, timeout=STEP_SECONDS)
+    records = [line.split("\t") for line in result.out.splitlines()]
+    for fields in records:
+        if fields[0] == "error":
+            raise _refusal(host.name, fields)
+    if ["undone", "yes"] not in records:
+        failed = [fields[1] for fields in records if fields[0] == "failed" and len(fields) > 1]
+        raise FleetError(
+            f"{host.name}: generation {number} could not be undone wholly: "
+            f"{'; '.join(failed) or result.err.strip()[:300]}",
+            hint="mend what it names, then run `invoke hostprep.rollback` again",
+        )
+    return Acted(host.name, changed=True, undone=True)
+
+
+def verify(before: Prepared, after: Prepared) -> str:
+    """Why the machine is not what the run was to make of it; "" when it is."""
+    changed = {name for change in before.changes for name in change.settings}
+    bad = [
+        f"{finding.wanted.name} is {finding.live} (wanted {finding.wanted.value}, "
+        f"{finding.verdict}{': ' + finding.remedy if finding.remedy else ''})"
+        for finding in after.findings
+        if finding.wanted.name in changed and finding.verdict in WRONG - {"pending", "overridden"}
+    ]
+    bad += [f"{file.path} is not as it was written" for file in after.files]
+    return "read back: " + "; ".join(bad) if bad else ""
+
+
+def _until_look(machine: str, talk: Conversation, listener: Listener) -> tuple[str, str]:
+    """(why it failed, "") or ("", the machine as it is after the changes)."""
+    failure = ""
+    while True:
+        fields = _read(machine, talk)
+        if fields[0] == "step":
+            listener(Event(machine, "step", fields[1]))
+        elif fields[0] == "failed":
+            failure = ": ".join(part for part in fields[1:] if part)
+            return failure, ""
+        elif fields[0] == "error":
+            talk.finish(FINISH_SECONDS)
+            raise _refusal(machine, fields)
+        elif fields[0] == "look":
+            lines: list[str] = []
+            while not lines or lines[-1] != "end":
+                lines.append("\t".join(_read(machine, talk)))
+            return "", "\n".join(lines) + "\n"
+
+
+def _undone(machine: str, talk: Conversation, failure: str) -> Acted:
+    notes = []
+    while True:
+        fields = _read(machine, talk)
+        if fields[0] == "failed" and len(fields) > 1:
+            notes.append(f"not undone: {fields[1]}")
+        if fields[0] == "undone":
+            talk.finish(FINISH_SECONDS)
+            return Acted(machine, failure=failure, undone=fields[1:] == ["yes"], notes=tuple(notes))
+
+
+def _read(machine: str, talk: Conversation) -> list[str]:
+    try:
+        line = talk.readline(STEP_SECONDS)
+    except TimeoutError:
+        raise FleetError(
+            f"{machine}: nothing was heard for {STEP_SECONDS:.0f} s",
+            hint="`invoke hostprep.check` says what the machine is; it undoes an unfinished run",
+        ) from None
+    if line is None:
+        result = talk.finish(FINISH_SECONDS)
+        words = f": {result.err.strip()[:300]}" if result.err.strip() else ""
+        raise FleetError(
+            f"{machine}: the run ended early (exit {result.exit}{words})",
+            hint="`invoke hostprep.plan` says what is left of it",
+        )
+    return line.split("\t")
+
+
+def _reachable(again: Callable[[], Host]) -> str:
+    try:
+        host = again()
+        try:
+            result = host.run("true", timeout=FINISH_SECONDS)
+        finally:
+            host.close()
+    except FleetError as error:
+        return f"no new connection could be had: {error.what}"
+    return "" if result.exit == 0 else "a new connection could not run anything"
+
+
+def _refusal(machine: str, fields: Sequence[str]) -> FleetError:
+    kind, detail = (*fields[1:], "", "")[:2]
+    if kind == "locked":
+        return FleetError(
+            f"{machine} is locked by {Lock.parse(detail, alive=True)}",
+            hint="wait until that run ends; the lock goes with its process",
+            code=LOCKED,
+        )
+    if kind == "moved":
+        return FleetError(
+            f"{machine} was changed by another run in the meantime ({detail})",
+            hint="look at a new `invoke hostprep.plan`, then run this again",
+        )
+    return FleetError(f"{machine}: {detail}", hint="nothing was changed")

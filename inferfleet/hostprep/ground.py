@@ -1,0 +1,91 @@
+"""One machine in one run of host preparation: look, judge, act, undo."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from inferfleet.connect import open_host
+from inferfleet.errors import FleetError
+from inferfleet.events import Listener
+from inferfleet.host import Host
+from inferfleet.hostprep.act import Acted, act, generations, interrupted, look, undo
+from inferfleet.hostprep.facts import Facts
+from inferfleet.hostprep.judge import STATE, Prepared, judge
+from inferfleet.hostprep.registry import KINDS
+
+if TYPE_CHECKING:
+    from inferfleet.brief import Brief
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One look at one machine, judged. record: of the newest generation. broken: number of a
+    run that never came to its end. notes: lines for the reader."""
+
+    session: GroundSession
+    facts: Facts
+    prepared: Prepared
+    record: Mapping[str, Any] | None
+    broken: int | None
+    notes: tuple[str, ...] = ()
+
+
+class GroundSession:
+    """Talks to one machine about its host. Raises FleetError for what the user must know."""
+
+    def __init__(self, brief: Brief, sudo_password: Callable[[], str]) -> None:
+        self._brief, self._password = brief, sudo_password
+        self._host = self._open()
+
+    def see(self, mend: bool = False) -> Seen:
+        """Look and judge; mend: undo first what an interrupted run has left."""
+        facts = look(self._host, self._brief.ground, KINDS, self._brief.sudo)
+        broken = interrupted(facts)
+        notes: tuple[str, ...] = ()
+        if broken is not None and mend:
+            undo(self._host, broken, self._brief.sudo)
+            notes = (f"the unfinished run {broken} was undone",)
+            facts, broken = look(self._host, self._brief.ground, KINDS, self._brief.sudo), None
+        elif broken is not None:
+            notes = (f"run {broken} was interrupted: the next hostprep.apply undoes it first",)
+        prepared = judge(self._brief.ground, facts, KINDS)
+        return Seen(self, facts, prepared, _record(facts), broken, notes)
+
+    def apply(self, seen: Seen, listener: Listener) -> Acted:
+        """Make what was seen as it is wanted."""
+        return act(
+            self._host,
+            None if self._brief.local else self._open,
+            self._brief.ground,
+            seen.prepared,
+            KINDS,
+            number=max(generations(seen.facts), default=0) + 1,
+            sudo=self._brief.sudo,
+            listener=listener,
+        )
+
+    def rollback(self, seen: Seen) -> Acted:
+        """Undo the newest generation."""
+        numbers = generations(seen.facts)
+        if not numbers:
+            raise FleetError(f"{self._host.name}: there is nothing to undo")
+        return undo(self._host, numbers[-1], self._brief.sudo)
+
+    def _open(self) -> Host:
+        return open_host(self._brief.name, self._brief.reach, self._password)
+
+
+def _record(facts: Facts) -> Mapping[str, Any] | None:
+    numbers = generations(facts)
+    if not numbers:
+        return None
+    try:
+        found: Mapping[str, Any] = json.loads(
+            facts.text(f"{STATE}/{numbers[-1]}/record.json") or ""
+        )
+    except ValueError:
+        return None
+    return found

@@ -1,0 +1,1 @@
+"""Kinds of settings, a module each; inferfleet.hostprep.registry names them all."""

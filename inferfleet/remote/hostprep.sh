@@ -1,0 +1,98 @@
+# hostprep: one run of host preparation on a machine; a verdict comes on standard input.
+#
+# Variables: state (the folder), number (of the generation to make), who, when, what, silence
+# (seconds without a word of the operator after which the run is undone), cut (seconds after which
+# the machine undoes it by itself unless it was committed; 0: no such timer), undo (text of
+# undo.sh), record (JSON about the generation), look (a program that looks at the machine).
+# The caller adds the function `forward`, whose lines are `attempt TEXT STEP... || return 1`, and
+# calls `main`.
+#
+# A run that loses its operator is undone; one that is killed leaves a journal, and the next run,
+# or the timer, undoes it.
+set -u
+LC_ALL=C
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+export LC_ALL PATH
+umask 022
+trap '' HUP PIPE INT
+dir=$state/$number
+claim=
+mine=
+
+say() { printf "$@" 2>/dev/null; }
+one_line() { printf '%s' "$1" | tr '\t\n' '  '; }
+die() {
+  unlock
+  say 'error\t%s\t%s\n' "$1" "$(one_line "$2")"
+  exit 1
+}
+attempt() {
+  text=$1
+  shift
+  say 'step\t%s\n' "$text"
+  problem=$("$@" 2>&1) && return 0
+  say 'failed\t%s\t%s\n' "$text" "$(one_line "$problem")"
+  return 1
+}
+history_line() {
+  printf '%s\t%s\t%s\t%s\n' "$(date +%s)" "$who" "$1" "$number" >>"$state/history"
+}
+prepare() {
+  [ -L "$state" ] && die symlink "$state is a symbolic link"
+  problem=$(mkdir -p -m 700 "$state" 2>&1) || die io "$problem"
+  take_lock
+  [ -e "$state/journal" ] && die moved "a run that was not finished"
+  [ -e "$dir" ] && die moved "generation $number"
+  rm -rf "$state"/.new.* "$state"/.old.*
+  new=$state/.new.$$
+  problem=$({ mkdir -m 700 "$new" && printf '%s' "$undo" >"$new/undo.sh" &&
+    printf '%s\n' "$record" >"$new/record.json" && sync "$new/undo.sh" "$new/record.json" &&
+    mv -T "$new" "$dir" && printf '%s\n' "$number" >"$state/journal" &&
+    sync "$state/journal" "$state"; } 2>&1) || {
+    rm -rf "$new" "$dir" "$state/journal"
+    die io "$problem"
+  }
+}
+# The dead man's timer: the machine itself goes back when nobody says that all is well.
+arm() {
+  [ "$cut" != 0 ] || return 0
+  systemd-run --quiet --collect --on-active="$cut" --timer-property=AccuracySec=1s \
+    --unit="inferbase-hostprep-undo-$number" /bin/sh "$dir/undo.sh" >/dev/null 2>&1
+}
+disarm() {
+  [ "$cut" = 0 ] || systemctl stop "inferbase-hostprep-undo-$number.timer" >/dev/null 2>&1
+}
+go_back() {
+  disarm
+  if sh "$dir/undo.sh"; then say 'undone\tyes\n'; else say 'undone\tno\n'; fi
+  unlock
+}
+hear() { timeout "$silence" sh -c 'IFS= read -r line && printf "%s\n" "$line"'; }
+main() {
+  prepare
+  if ! arm; then
+    rm -rf "$dir" "$state/journal"
+    die timer "systemd-run cannot set the timer that undoes a change which cuts us off"
+  fi
+  if forward; then
+    say 'look\n'
+    sh -c "$look" </dev/null 2>/dev/null
+    while verdict=$(hear); do
+      case $verdict in
+        commit)
+          # Whatever undid it first, this run or the timer: then there is nothing to commit.
+          disarm
+          [ -f "$dir/undo.sh" ] || die undone "the machine has undone it by itself"
+          history_line "$what"
+          rm -f "$state/journal"
+          unlock
+          say 'done\n'
+          exit 0
+          ;;
+        revert) break ;;
+      esac
+    done
+  fi
+  go_back
+  exit 1
+}
