@@ -13,7 +13,7 @@ from inferfleet.errors import LOCKED, FleetError
 from inferfleet.events import Event, Listener
 from inferfleet.host import Conversation, Host
 from inferfleet.hostprep.facts import Facts, look_script, parse_facts
-from inferfleet.hostprep.judge import STATE, Prepared, do_steps, judge, look_for
+from inferfleet.hostprep.judge import Prepared, do_steps, judge, look_for
 from inferfleet.hostprep.setting import WRONG, Ground, Kind
 from inferfleet.hostprep.steps import Restore, Step, dump, shell
 from inferfleet.journal import Lock
@@ -54,15 +54,15 @@ def look(host: Host, ground: Ground, kinds: Mapping[str, Kind], sudo: bool) -> F
     return parse_facts(result.out)
 
 
-def generations(facts: Facts) -> list[int]:
+def generations(ground: Ground, facts: Facts) -> list[int]:
     """Numbers of the runs that can be undone, oldest first."""
-    names = (path.split("/")[-2] for path in facts.matching(f"{STATE}/*/record.json"))
+    names = (path.split("/")[-2] for path in facts.matching(f"{ground.state}/*/record.json"))
     return sorted(int(name) for name in names if name.isdigit())
 
 
-def interrupted(facts: Facts) -> int | None:
+def interrupted(ground: Ground, facts: Facts) -> int | None:
     """The number of a run that never came to its end."""
-    text = (facts.value(f"{STATE}/journal") or "").strip()
+    text = (facts.value(f"{ground.state}/journal") or "").strip()
     return int(text) if text.isdigit() else None
 
 
@@ -80,7 +80,8 @@ def act(
     """Make the changes, look again, commit; or undo all of them.
 
     again: opens a new connection to the same machine, to prove that one can be had after a
-    change that may cut it off; None for this machine, which needs none. Raises FleetError when the machine refuses or is lost.
+    change that may cut it off; None for this machine, which needs none. Raises FleetError when
+    the machine refuses or is lost.
     """
     cuts = again is not None and any(change.cuts for change in prepared.changes)
     script = act_script(ground, prepared, kinds, number, CUT_SECONDS if cuts else 0)
@@ -118,12 +119,13 @@ def act_script(
         "settings": [name for change in prepared.changes for name in change.settings],
         "undo": [dump(step) for step in prepared.undo],
     }  # fmt: skip
+    undo = undo_script(f"{ground.state}/{number}", prepared.undo)
     return "\n".join(
         [
             program(
                 "lock", "steps", "hostprep",
-                state=STATE, number=number, who=operator(), when=when, what="hostprep",
-                silence=SILENCE_SECONDS, cut=cut, undo=undo_script(number, prepared.undo),
+                state=ground.state, number=number, who=operator(), when=when, what="hostprep",
+                silence=SILENCE_SECONDS, cut=cut, undo=undo,
                 record=json.dumps(record, separators=(",", ":")),
                 look=look_script(look_for(ground, kinds)),
             ),
@@ -136,21 +138,21 @@ def act_script(
     )  # fmt: skip
 
 
-def undo_script(number: int, steps: Sequence[Step]) -> str:
-    """undo.sh of a generation: needs nothing but the machine, stops at no failure."""
+def undo_script(folder: str, steps: Sequence[Step]) -> str:
+    """undo.sh of a generation, which lies in this folder; no failure of a step stops it."""
     lines = []
     for step in steps:
         text = step.path if isinstance(step, Restore) else shell(step)
         lines.append(f'( {shell(step)} ) 2>&1 || failed="$failed "{shlex.quote(text)}')
-    head = program("steps", state=STATE, dir=f"{STATE}/{number}")
+    head = program("steps", state=folder.rpartition("/")[0], dir=folder)
     path = "PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin\nexport PATH\nfailed=\n"
     return "\n".join([path + head, *lines, program("undo")])
 
 
-def undo(host: Host, number: int, sudo: bool) -> Acted:
+def undo(host: Host, ground: Ground, number: int, sudo: bool) -> Acted:
     """Undo one generation: the newest, or an interrupted run's. Raises FleetError."""
     script = program(
-        "lock", "rollback", state=STATE, number=number, who=operator(),
+        "lock", "rollback", state=ground.state, number=number, who=operator(),
         when=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), what="hostprep.rollback",
     )  # fmt: skip
     result = host.run(script, sudo=sudo, timeout=STEP_SECONDS)

@@ -13,8 +13,9 @@ from inferfleet.remote import program
 
 # Outside the file names that grep prints in front of each line.
 _START, _END = "\x01", "\x02"
-# What may stand unquoted in a word of sh that is to be expanded as a pattern.
-_PATTERN = re.compile(r"[A-Za-z0-9_./:@+,=*?\[\]{}~-]+")
+# What sh may take for more than a character of a path pattern.
+_SPECIAL = re.compile(r"[^A-Za-z0-9_./:@+,=*?\[\]-]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -161,8 +162,16 @@ def parse_facts(text: str) -> Facts:
     )
 
 
+def literal(path: str) -> str:
+    """The pattern that finds this very path and no other."""
+    return re.sub(r"[*?\[]", r"[\g<0>]", path)
+
+
 def _word(pattern: str) -> str:
-    """A path pattern as a word of sh. Raises ValueError for one that holds anything else."""
-    if not pattern.startswith("/") or not _PATTERN.fullmatch(pattern):
+    """A path pattern as a word of sh, in which nothing but * ? [...] means more than itself.
+
+    Raises ValueError for a path that is not absolute or has control characters.
+    """
+    if not pattern.startswith("/") or _CONTROL.search(pattern):
         raise ValueError(f"{pattern!r} is not a path pattern")
-    return pattern
+    return _SPECIAL.sub(r"\\\g<0>", pattern)

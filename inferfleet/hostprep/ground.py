@@ -13,8 +13,9 @@ from inferfleet.events import Listener
 from inferfleet.host import Host
 from inferfleet.hostprep.act import Acted, act, generations, interrupted, look, undo
 from inferfleet.hostprep.facts import Facts
-from inferfleet.hostprep.judge import STATE, Prepared, judge
+from inferfleet.hostprep.judge import Prepared, judge
 from inferfleet.hostprep.registry import KINDS
+from inferfleet.hostprep.setting import Ground
 
 if TYPE_CHECKING:
     from inferfleet.brief import Brief
@@ -43,16 +44,16 @@ class GroundSession:
     def see(self, mend: bool = False) -> Seen:
         """Look and judge; mend: undo first what an interrupted run has left."""
         facts = look(self._host, self._brief.ground, KINDS, self._brief.sudo)
-        broken = interrupted(facts)
+        broken = interrupted(self._brief.ground, facts)
         notes: tuple[str, ...] = ()
         if broken is not None and mend:
-            undo(self._host, broken, self._brief.sudo)
+            undo(self._host, self._brief.ground, broken, self._brief.sudo)
             notes = (f"the unfinished run {broken} was undone",)
             facts, broken = look(self._host, self._brief.ground, KINDS, self._brief.sudo), None
         elif broken is not None:
             notes = (f"run {broken} was interrupted: the next hostprep.apply undoes it first",)
         prepared = judge(self._brief.ground, facts, KINDS)
-        return Seen(self, facts, prepared, _record(facts), broken, notes)
+        return Seen(self, facts, prepared, _record(self._brief.ground, facts), broken, notes)
 
     def apply(self, seen: Seen, listener: Listener) -> Acted:
         """Make what was seen as it is wanted."""
@@ -62,29 +63,29 @@ class GroundSession:
             self._brief.ground,
             seen.prepared,
             KINDS,
-            number=max(generations(seen.facts), default=0) + 1,
+            number=max(generations(self._brief.ground, seen.facts), default=0) + 1,
             sudo=self._brief.sudo,
             listener=listener,
         )
 
     def rollback(self, seen: Seen) -> Acted:
         """Undo the newest generation."""
-        numbers = generations(seen.facts)
+        numbers = generations(self._brief.ground, seen.facts)
         if not numbers:
             raise FleetError(f"{self._host.name}: there is nothing to undo")
-        return undo(self._host, numbers[-1], self._brief.sudo)
+        return undo(self._host, self._brief.ground, numbers[-1], self._brief.sudo)
 
     def _open(self) -> Host:
         return open_host(self._brief.name, self._brief.reach, self._password)
 
 
-def _record(facts: Facts) -> Mapping[str, Any] | None:
-    numbers = generations(facts)
+def _record(ground: Ground, facts: Facts) -> Mapping[str, Any] | None:
+    numbers = generations(ground, facts)
     if not numbers:
         return None
     try:
         found: Mapping[str, Any] = json.loads(
-            facts.text(f"{STATE}/{numbers[-1]}/record.json") or ""
+            facts.text(f"{ground.state}/{numbers[-1]}/record.json") or ""
         )
     except ValueError:
         return None

@@ -11,10 +11,6 @@ from inferfleet.hostprep.kinds import boot
 from inferfleet.hostprep.setting import WRONG, Change, Finding, Ground, Judgement, Kind
 from inferfleet.hostprep.steps import PutFile, Restore, Run, Step
 
-# Where generations of host preparation, their undo and the lock lie on a machine.
-STATE = "/var/lib/inferbase/hostprep"
-RECORDS = f"{STATE}/*/record.json"
-JOURNAL = f"{STATE}/journal"
 _KERNEL = ("/proc/", "/sys/")
 
 
@@ -50,7 +46,7 @@ class Prepared:
 def look_for(ground: Ground, kinds: Mapping[str, Kind]) -> Look:
     """Everything that has to be asked of a machine in one look."""
     looks = [kind.look(ground) for kind in kinds.values()]
-    state = Look((RECORDS, JOURNAL, "/proc/modules"))
+    state = Look((f"{ground.state}/*/record.json", f"{ground.state}/journal", "/proc/modules"))
     found = join([*looks, boot.look(), state])
     ours = [path for path in found.paths if not path.startswith(_KERNEL) and "*" not in path]
     return Look(found.paths, found.probes, tuple(dict.fromkeys((*found.stats, *ours))))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from inferfleet.hostprep.facts import Facts, Look
 from inferfleet.hostprep.steps import PutFile, Step
 
+STATE = "/var/lib/inferbase/hostprep"
 # ok: as wanted, now and after a reboot. differs: a change would make it so. pending: written, a
 # reboot makes it so. overridden: written, but another file or program decides. absent: what it
 # needs is not there (a tool, a driver), which inferbase does not install. unsupported: this
@@ -45,13 +46,13 @@ class Wanted:
 class Ground:
     """All that is wanted of one machine's host, and what must be known to want it.
 
-    hardware: the hardware file as plain data, {} without one. memory: bytes, None when unknown.
-    services: per service that has a model file on the machine, its path (for model pages).
+    hardware: the hardware file as plain data, {} without one.
+    state: the folder on the machine that keeps what is needed to undo.
     """
 
     settings: tuple[Wanted, ...] = ()
     hardware: Mapping[str, Any] = field(default_factory=dict)
-    models: Mapping[str, str] = field(default_factory=dict)
+    state: str = STATE
 
     def of(self, kind: str) -> tuple[Wanted, ...]:
         """The settings of one kind, in the order of their keys."""
@@ -116,7 +117,3 @@ class Kind(Protocol):
 
     def judge(self, ground: Ground, facts: Facts) -> Judgement:
         """What was found, beside what is wanted. Never raises for what a machine may hold."""
-
-
-Kinds = Mapping[str, Kind]
-Names = Sequence[str]
