@@ -212,9 +212,7 @@ def test_the_record_says_what_was_done(box: Box) -> None:
 def test_permission_denied_changes_nothing(box: Box) -> None:
     class Nobody(LocalHost):
         def converse(self, script: str, *, sudo: bool = False) -> Conversation:
-            return super().converse(
-                f"exec setpriv --reuid 65534 sh -c {_quoted(script)}", sudo=sudo
-            )
+            return super().converse(f"exec setpriv --reuid 65534 sh -c {quote(script)}", sudo=sudo)
 
     with pytest.raises(FleetError, match="Permission denied") as caught:
         box.apply(Nobody("box"), **WANTED)
