@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from testbed import kernel_bed as kernel
 from testbed import model
+from testbed.kernel_bed import KernelBed
 from testbed.machine import TestMachine
 from testbed.session import Testbed, unavailable
+from testbed.vm import KernelMachine
 
 _HERE = Path(__file__).parent
 
@@ -21,14 +24,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.e2e)
 
 
-@pytest.fixture(scope="session")
-def testbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
-    """The session's machines and ssh client files; skipped without Docker, but not in CI."""
-    reason = unavailable()
+def _need(reason: str | None) -> None:
+    """Skip for a reason why there can be no machines; in CI that is a failure."""
     if reason and os.environ.get("CI") == "true":
         pytest.fail(reason)
     if reason:
         pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def testbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
+    """The session's machines and ssh client files; skipped without Docker, but not in CI."""
+    _need(unavailable())
     bed = Testbed(tmp_path_factory.mktemp("testbed"))
     yield bed
     bed.close()
@@ -70,3 +77,20 @@ def shared_machine(testbed: Testbed) -> Iterator[TestMachine]:
 def gguf(testbed: Testbed) -> Path:
     """The real model's file on this machine; machines see it as testbed.machine.MODEL."""
     return model.gguf()
+
+
+@pytest.fixture(scope="session")
+def kernel_bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KernelBed]:
+    """The session's virtual machines; skipped without QEMU, but not in CI."""
+    _need(kernel.unavailable())
+    bed = KernelBed(tmp_path_factory.mktemp("kernel"))
+    yield bed
+    bed.close()
+
+
+@pytest.fixture
+def kernel_machine(kernel_bed: KernelBed) -> Iterator[KernelMachine]:
+    """One fresh virtual machine: Debian with its own kernel, GRUB, systemd, sshd; no Docker."""
+    made = kernel_bed.machine()
+    yield made
+    kernel_bed.destroy(made)

@@ -25,7 +25,8 @@ class Result(NamedTuple):
     out: str
 
 
-def _result(argv: list[str], stdin: bytes, timeout_s: float) -> Result:
+def execute(argv: list[str], stdin: bytes, timeout_s: float) -> Result:
+    """Run argv on this machine; raise subprocess.TimeoutExpired after timeout_s seconds."""
     done = subprocess.run(
         argv,
         input=stdin,
@@ -86,7 +87,7 @@ class TestMachine:
         Raises subprocess.TimeoutExpired after timeout_s seconds.
         """
         argv = ["docker", "exec", "-i", "-u", user, self.container, "sh", "-c", command]
-        return _result(argv, stdin, timeout_s)
+        return execute(argv, stdin, timeout_s)
 
     def check(self, command: str, *, user: str = "root", stdin: bytes = b"") -> str:
         """Run a command line and return its output; raise CommandError if it fails."""
@@ -109,7 +110,7 @@ class TestMachine:
         """
         argv = ["ssh", "-F", str(self.ssh_config), "-o", "BatchMode=yes"]
         argv += ["-l", user or self.user, self.name, command]
-        return _result(argv, stdin, timeout_s)
+        return execute(argv, stdin, timeout_s)
 
     def read(self, path: str) -> str:
         """Return the text of a file in the machine."""
