@@ -40,8 +40,13 @@ def lock_problems(machine: str, observed: Observed) -> list[FleetError]:
 def problems(
     release: Release, observed: Observed, steps: Sequence[Step], forced: bool = False
 ) -> tuple[FleetError, ...]:
-    """All of them. forced: damaged records are overruled by an explicit choice of the user."""
+    """All of them; of a machine that another run is changing, only that: the rest is half a state.
+
+    forced: damaged records are overruled by an explicit choice of the user.
+    """
     found = lock_problems(release.machine, observed)
+    if found:
+        return tuple(found)
     if not forced:
         found.extend(observed.damage)
     if observed.facts.get("symlink"):

@@ -7,9 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from inferfleet.details import Details, details_script, parse_details, with_details
-from inferfleet.errors import FleetError
+from inferfleet.details import (
+    Details,
+    acting_services,
+    details_script,
+    parse_details,
+    with_details,
+)
+from inferfleet.errors import LOCKED, FleetError
 from inferfleet.events import Event, Listener
+from inferfleet.footing import Footing, footing_problems
 from inferfleet.host import Host
 from inferfleet.models.need import ModelNeed
 from inferfleet.models.observe import observe_script as models_script
@@ -49,15 +56,20 @@ class Session:
         secrets: Mapping[str, Secret],
         modelfiles: Mapping[str, Mapping[str, Any]],
         unknown: tuple[str, ...] = (),
+        footings: Mapping[str, Footing] | None = None,
     ) -> None:
-        """unknown: secrets that could not be had; the release is made without them."""
+        """unknown: secrets that could not be had; the release is made without them. footings:
+        what services need of the ground under them."""
         self.host, self.release, self.sudo, self.secrets = host, release, sudo, secrets
-        self.modelfiles, self.unknown = modelfiles, unknown
+        self.modelfiles, self.unknown, self.footings = modelfiles, unknown, footings or {}
 
-    def observe(self, release: Release | None = None) -> Observed:
-        """One round trip: what is there now."""
+    def observe(
+        self, release: Release | None = None, gpus: bool = False, space: str = ""
+    ) -> Observed:
+        """One round trip: what is there now; with gpus also what nvidia-smi says. space: a
+        line of sh that prints how full disks are."""
         wanted = release or self.release
-        script = observe_script(wanted)
+        script = observe_script(wanted, gpus, space)
         result = self.host.run(script, sudo=self.sudo, timeout=OBSERVE_SECONDS)
         if result.exit and "end" not in result.out.rpartition("\n")[0].rpartition("\n")[2]:
             raise FleetError(
@@ -101,20 +113,25 @@ class Session:
     def _detailed(
         self, release: Release, observed: Observed, plan: Plan, goal: Goal, forced: bool = False
     ) -> Planned:
-        if plan.empty:
+        locked = any(problem.code == LOCKED for problem in plan.problems)
+        if plan.empty or locked:
             return Planned(self, release, observed, plan, Details({}, {}, {}))
         from inferfleet.diff import reasons
 
-        script = details_script(release, observed, plan)
+        script = details_script(release, observed, plan, self.footings)
         answer = self.host.run(script, sudo=self.sudo, timeout=60).out if script else ""
         details = parse_details(answer)
         size = upload_size(release) if plan.to != plan.source else 0
         why = reasons(release, plan, details.contents)
         observed = replace(observed, listeners=observed.listeners | details.listeners)
         again = make_plan(release, observed, goal, why, forced)
-        return Planned(
-            self, release, observed, with_details(again, details, observed, size), details
+        whole = with_details(again, details, observed, size)
+        acting = acting_services(release, whole)
+        problems, notes = footing_problems(release, self.footings, acting, details.missing)
+        whole = replace(
+            whole, problems=(*whole.problems, *problems), notes=(*whole.notes, *notes)
         )
+        return Planned(self, release, observed, whole, details)
 
     def apply(self, planned: Planned, what: str, listener: Listener) -> Outcome:
         """Fetch what is missing, then the transaction; raises the plan's first problem if any."""
@@ -194,7 +211,7 @@ def upload_size(release: Release) -> int:
     return sum(len(file.content) + 4096 for file in release.files.values())
 
 
-def observe_script(release: Release) -> str:
+def observe_script(release: Release, gpus: bool = False, space: str = "") -> str:
     """Everything asked in one round trip, also about links that only the wanted release has."""
     script = program(
         "observe",
@@ -204,7 +221,8 @@ def observe_script(release: Release) -> str:
     models = models_script(release.models)
     # The last record is `end`: it proves that nothing before it was cut off.
     body, _, end = script.rstrip("\n").rpartition("\n")
-    return f"{body}\n( {models or ':'}\n)\n{end}\n"
+    more = (f"{space}\n" if space else "") + (program("gpus") if gpus else "")
+    return f"{body}\n( {models or ':'}\n)\n{more}{end}\n"
 
 
 def control(release_root: str, *words: str) -> str:
