@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from inferfleet.conflicts import conflicts
 from inferfleet.errors import FleetError
-from inferfleet.hostprep.merge import check_ground
+from inferfleet.hostprep.check import check_ground, check_profiles
 from inferfleet.names import name_hint
 from inferfleet.schema.fields import cpuset_cpus
 from inferfleet.schema.fleet import Fleet
@@ -35,7 +35,7 @@ def check(
     hardware = {name for kind, name in names or () if kind == "hardware"} | set(fleet.hardware)
     profiles = {name for kind, name in names or () if kind == "profile"} | set(fleet.profiles)
     options = {name: kind.options_known for name, kind in fleet.kinds.items()}
-    errors: list[FleetError] = []
+    errors: list[FleetError] = list(check_profiles(fleet, locate))
     for name, machine in fleet.machines.items():
         view = View(name, machine, fleet, locate)
         errors.extend(_machine(view, hardware))

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from itertools import combinations
 
 from inferfleet.errors import FleetError
-from inferfleet.hostprep.merge import compute_mode
+from inferfleet.hostprep.check import compute_mode
+from inferfleet.hostprep.merge import MACHINE_FILE
 from inferfleet.schema.fields import cpuset_cpus
 from inferfleet.schema.machine import Service
 from inferfleet.view import View
@@ -96,14 +97,16 @@ def _gib(size: int) -> str:
 
 
 def _gpus(view: View) -> Iterator[FleetError]:
-    if compute_mode(view) != "exclusive-process":
+    mode = compute_mode(view)
+    if mode is None or mode.value != "exclusive-process":
         return
+    chosen = f"exclusive-process{'' if mode.origin == MACHINE_FILE else f' of {mode.origin}'}"
     users = [
         (name, service) for name, service in view.machine.services.items() if view.uses_gpu(service)
     ]
     for (one, first), (two, second) in combinations(users, 2):
         if _same_gpu(first, second):
-            what = f"exclusive-process lets one process use a GPU, and {one} and {two} share one"
+            what = f"{chosen} lets one process use a GPU, and {one} and {two} share one"
             hint = "use hostprep: {gpu: {compute-mode: default}}, or give them different gpus"
             yield view.error(("hostprep", "gpu", "compute-mode"), what, hint)
 

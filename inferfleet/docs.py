@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from inferfleet.docs_text import table, text
 from inferfleet.typenames import PLACEHOLDERS, TYPES, Names, model_of
 from inferfleet.write import bring_up_to_date
+
+if TYPE_CHECKING:
+    from inferfleet.schema.fleet import Fleet
 
 FOLDER = "docs/reference"
 NOTE = "<!-- Made by `python -m inferfleet.docs`; edits here are lost. -->"
@@ -21,16 +25,16 @@ VALUES = {
 
 def reference() -> dict[str, str]:
     """File name in FOLDER -> its text."""
-    from inferfleet.load import FILE_KINDS, load_fleet
-    from inferfleet.paths import Roots, find_roots
+    from inferfleet.docs_profiles import profile_tables
+    from inferfleet.load import FILE_KINDS
 
-    fleet = load_fleet(Roots(find_roots().data))
+    fleet = shipped_fleet()
     kinds = [
         [name, kind.api, kind.default_port, ", ".join(kind.runtimes), kind.summary]
         for name, kind in sorted(fleet.kinds.items())
     ]
     hardware = [[name, found.summary] for name, found in sorted(fleet.hardware.items())]
-    holders = [[f"`{{{name}}}`", text] for name, text in PLACEHOLDERS.items()]
+    holders = [[f"`{{{name}}}`", meaning] for name, meaning in PLACEHOLDERS.items()]
     return {
         "tasks.md": _tasks(),
         "machine.md": _model(
@@ -42,7 +46,7 @@ def reference() -> dict[str, str]:
             FILE_KINDS["hardware"],
             "hardware file",
             ["`inventory/hardware/NAME.yaml`, named by `hardware:` of a machine file."],
-            ["## Hardware that is here", *_table(["name", "what"], hardware)],
+            ["## Hardware that is here", *table(["name", "what"], hardware)],
         ),
         "kind.md": _model(
             FILE_KINDS["service"],
@@ -50,15 +54,29 @@ def reference() -> dict[str, str]:
             ["`services/NAME.yaml`, named by `kind:` of a service."],
             [
                 "## Kinds that are here",
-                *_table(["name", "api", "port", "runtimes", "what"], kinds),
+                *table(["name", "api", "port", "runtimes", "what"], kinds),
                 "## Placeholders",
                 "Filled in where the type is *template* or *arguments*; `{options}` alone stands",
                 "for the flags of the service's options. A list inside `command:` is left out as",
                 "a whole when one of its placeholders has no value.",
-                *_table(["placeholder", "stands for"], holders),
+                *table(["placeholder", "stands for"], holders),
             ],
         ),
+        "profile.md": _model(
+            FILE_KINDS["profile"],
+            "profile",
+            ["`hostprep/NAME.yaml`, named by `hostprep:` of a machine file."],
+            profile_tables(fleet),
+        ),
     }
+
+
+def shipped_fleet() -> Fleet:
+    """Our own files, without an overlay."""
+    from inferfleet.load import load_fleet
+    from inferfleet.paths import Roots, find_roots
+
+    return load_fleet(Roots(find_roots().data))
 
 
 def write_reference(root: Path) -> list[str]:
@@ -81,8 +99,8 @@ def _tasks() -> str:
         words = [f"invoke {name}", *(f"[{_usage(argument)}]" for argument in arguments)]
         lines += [*_wrap(words), ""]
         rows = [[_flags(argument), _shown(argument), argument.help or ""] for argument in arguments]
-        lines += _table(["option", "default", "meaning"], rows) if rows else []
-    return _text(lines)
+        lines += table(["option", "default", "meaning"], rows) if rows else []
+    return text(lines)
 
 
 def arguments_of(task: Any) -> list[Any]:
@@ -135,10 +153,10 @@ def _model(model: Any, title: str, intro: list[str], tail: list[str] | None = No
         for key, field, hint in fields_of(part):
             label = names.label(hint, f"{path}.{key}" if path else key)
             rows.append([f"`{key}`", label, _default(field), field.description or ""])
-        body += _table(["key", "type", "default", "meaning"], rows)
+        body += table(["key", "type", "default", "meaning"], rows)
     types = [[label, TYPES[label]] for label in sorted(names.used)]
     lines = [f"# The {title}", NOTE, "", *intro, "", *body, *(tail or [])]
-    return _text([*lines, "## Types", "", *_table(["type", "what is written"], types)])
+    return text([*lines, "## Types", "", *table(["type", "what is written"], types)])
 
 
 def sections(model: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -173,23 +191,15 @@ def _default(field: Any) -> str:
     return f"`{value}`"
 
 
-def _table(head: list[str], rows: list[list[Any]]) -> list[str]:
-    def line(cells: list[Any]) -> str:
-        return "| " + " | ".join(_cell(cell) for cell in cells) + " |"
+def main(root: Path) -> None:
+    """Bring reference and guides up to date, and say which were not."""
+    from inferfleet.docs_profiles import GUIDES, write_guides
 
-    return ["", line(head), "|" + "---|" * len(head), *map(line, rows), ""]
-
-
-def _cell(value: Any) -> str:
-    return "-" if value is None else str(value).replace("|", "\\|")
-
-
-def _text(lines: list[str]) -> str:
-    """Joined, without empty lines that follow one another."""
-    kept = [line for at, line in enumerate(lines) if line or (at and lines[at - 1])]
-    return "\n".join(kept).rstrip("\n") + "\n"
+    for name in write_reference(root):
+        sys.stderr.write(f"written: {FOLDER}/{name}\n")
+    for name in write_guides(root, shipped_fleet()):
+        sys.stderr.write(f"written: {GUIDES}/{name}\n")
 
 
 if __name__ == "__main__":
-    for changed in write_reference(Path(sys.argv[1] if len(sys.argv) > 1 else ".")):
-        sys.stderr.write(f"written: {FOLDER}/{changed}\n")
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "."))

@@ -6,10 +6,10 @@ import types
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
-from inferfleet.schema import fields, kind
+from inferfleet.schema import fields, kind, profile
 
 TYPES = {
     "name": "a-z, 0-9, - and _, beginning with a letter or digit, at most 63 characters",
@@ -31,6 +31,21 @@ TYPES = {
     "value": "a scalar, a list of scalars, a mapping (written as JSON), or null",
     "template": "text with placeholders in braces",
     "arguments": "a list of templates; a list inside it is a group that stands or falls as one",
+    "sysctl key": "a name below /proc/sys with dots, such as vm.swappiness",
+    "path in /sys": "an absolute path below /sys without ..; * ? [] match as in the shell",
+    "kernel module": "letters, digits, _ and -",
+    "kernel parameter": "its name alone: letters, digits, _ . and -",
+    "unit name": "a systemd unit with its suffix, such as irqbalance.service",
+    "line": "text without line breaks and without a backslash at its end",
+    "plain word": "text without spaces, quotes, $ and backslash",
+    "plain path": "an absolute path of letters, digits and / _ . : @ + , = -",
+    "file mode": 'four digits in quotes, such as "0644"',
+    "version": 'numbers with dots, in quotes, such as "12.8"',
+    "user": "a-z, 0-9, _ and -, beginning with a letter or _",
+    "share": "a percentage, such as 10%",
+    "clock range": "MHz, one or two with - between them, such as 2400-2550",
+    "MIG profile": "as mig-parted names it, such as 1g.12gb",
+    "GPU number": "in quotes, or all",
     "true or false": "true or false, nothing else",
     "number": "a number",
 }  # fmt: skip
@@ -56,6 +71,14 @@ _NAMED = [
     (fields.Address, "IP address"), (fields.Subnet, "subnet"), (fields.VolumeSource, "volume"),
     (fields.SshWord, "word"), (fields.EnvName, "variable"), (kind.EnvName, "variable"),
     (fields.Flag, "option"), (fields.Sha256, "SHA-256"), (bool, "true or false"),
+    (profile.SysctlKey, "sysctl key"), (profile.SysPath, "path in /sys"),
+    (profile.Module, "kernel module"), (profile.Parameter, "kernel parameter"),
+    (profile.UnitName, "unit name"), (profile.Word, "plain word"),
+    (profile.Line, "line"),
+    (profile.PlainPath, "plain path"), (profile.FileMode, "file mode"),
+    (profile.Version, "version"), (profile.Owner, "user"), (profile.Percent, "share"),
+    (profile.Clocks, "clock range"), (profile.MigProfile, "MIG profile"),
+    (profile.GpuNumber, "GPU number"),
 ]  # fmt: skip
 _SCALARS = set(get_args(fields.Scalar))
 
@@ -102,14 +125,26 @@ class Names:
 
     def _annotated(self, parts: tuple[Any, ...], path: str) -> str:
         bounds = []
+        known = self._narrowed(parts)
         for note in parts[1:]:
+            if isinstance(note, BeforeValidator) and not known:
+                return self.label(note.json_schema_input_type, path)
             if isinstance(note, fields.Matching):
                 what = note.message.partition(";")[0].removeprefix("is not ")
                 return what.removeprefix("a ").removeprefix("an ")
             if isinstance(note, FieldInfo):
                 bounds += [_bound(mark) for mark in note.metadata]
-        words = [self.label(parts[0], path) if parts[0] is not str else self._text()]
+        words = [known or (self.label(parts[0], path) if parts[0] is not str else self._text())]
         return " ".join([*words, *filter(None, bounds)])
+
+    def _narrowed(self, parts: tuple[Any, ...]) -> str | None:
+        """The name of the type that an annotation with more notes begins with."""
+        for known, name in _NAMED:
+            args = get_args(known)
+            if get_origin(known) is Annotated and parts[: len(args)] == args:
+                self.used.add(name)
+                return name
+        return None
 
     def _text(self) -> str:
         self.used.add("text")

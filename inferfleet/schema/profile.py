@@ -14,7 +14,16 @@ SysctlKey = Annotated[
 ]
 SysPath = Annotated[
     str,
-    Matching(r"/sys/[A-Za-z0-9_./:*?\[\]-]+", "a path in /sys", "write it in full; * ? [] match"),
+    Matching(
+        r"(?!.*/\.\.(?:/|$))/sys/[A-Za-z0-9_./:*?\[\]-]+",
+        "a path in /sys",
+        "write it in full, without '..'; * ? [] match",
+    ),
+]
+# What stands unquoted in configuration files and in patterns of the shell.
+PlainPath = Annotated[
+    AbsolutePath,
+    Matching("/[A-Za-z0-9_./:@+,=-]*", "a plain path", "use letters, digits and / _ . : @ + , = -"),
 ]
 Module = Annotated[
     str, Matching("[A-Za-z0-9_-]+", "a module's name", "use letters, digits, _ and -")
@@ -34,6 +43,14 @@ UnitName = Annotated[
 Word = Annotated[
     str, Matching(r"[^\s\x00-\x1f\x7f\"'\\$`]+", "one plain word", "no spaces, no quotes")
 ]
+Line = Annotated[
+    str,
+    Matching(
+        r"[^\x00-\x1f\x7f]*[^\x00-\x1f\x7f\\]",
+        "one line",
+        "no line breaks, no backslash at its end",
+    ),
+]
 FileMode = Annotated[str, Matching("0[0-7]{3}", "a file mode", 'write it in quotes: "0644"')]
 Version = Annotated[str, Matching(r"[0-9]+(\.[0-9]+)*", "a version", 'write it as "580.95"')]
 Owner = Annotated[str, Matching("[a-z_][a-z0-9_-]*", "a user's name", "use a-z, 0-9, _ and -")]
@@ -42,6 +59,8 @@ Clocks = Annotated[
     str,
     Matching("[1-9][0-9]{1,4}(-[1-9][0-9]{1,4})?", "a clock range", "write MHz as 2400-2550"),
 ]
+Watt = Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0)]
+GpuNumber = Annotated[str, Matching("all|[0-9]{1,2}", "all or a GPU number", 'write "0"')]
 # mig-parted's vocabulary: 1g.12gb, 1g.12gb+me, 7g.94gb.
 MigProfile = Annotated[
     str, Matching(r"[1-7]g\.[1-9][0-9]{0,2}gb(\+[a-z.]+)?", "a MIG profile", "write 1g.12gb")
@@ -51,7 +70,7 @@ MigProfile = Annotated[
 class HostFile(Model):
     """A file of the host."""
 
-    content: Text = Field(description="Its whole text.")
+    content: Text = Field(description="Its whole text; its last line gets a line break.")
     mode: FileMode = Field(default="0644", description="Its permissions, in quotes.")
     after: list[Text] = Field(
         default=[], description="Program with arguments (no shell) that must follow a change."
@@ -61,7 +80,7 @@ class HostFile(Model):
 class Mount(Model):
     """A file system that is mounted at every start."""
 
-    what: Text = Field(description="Device, or the type's name where there is none.")
+    what: Line = Field(description="Device, or the type's name where there is none.")
     type: Word = Field(description="File system type, such as hugetlbfs.")
     options: Word | None = Field(default=None, description="Mount options, such as pagesize=2M.")
 
@@ -72,7 +91,7 @@ class Swap(Model):
     active: bool | None = Field(
         default=None, description="false: none is in use, now and after a start."
     )
-    zram: Size | None = Field(
+    zram: Annotated[Size, Field(gt=0)] | None = Field(
         default=None, description="Size of compressed swap in memory, the only swap then."
     )
 
@@ -119,17 +138,16 @@ class GpuSettings(Model):
     memory_clocks: Clocks | None = Field(
         default=None, description="Range that the memory clock is locked to, in MHz."
     )
-    power_limit: Annotated[float, Field(gt=0)] | int | None = Field(
+    power_limit: Watt | None = Field(
         default=None, description="Watt; held within what the card itself allows."
     )
     compute_mode: Literal["default", "exclusive-process", "prohibited"] | None = Field(
         default=None, description="How many processes may use a GPU."
     )
     ecc: bool | None = Field(default=None, description="Error correction of the GPU memory.")
-    mig: dict[Annotated[str, Matching("all|[0-9]{1,2}", "all or a GPU number", 'write "0"')],
-              list[MigProfile]] | None = Field(
+    mig: dict[GpuNumber, list[MigProfile]] | None = Field(
         default=None, description="MIG instances of each GPU; an empty list: MIG off."
-    )  # fmt: skip
+    )
     uvm: bool | None = Field(
         default=None, description="Whether nvidia_uvm is loaded and its devices made at boot."
     )
@@ -220,7 +238,7 @@ class Settings(Model):
     modules: dict[Module, Literal["loaded", "blocked"]] = Field(
         default={}, description="Kernel modules."
     )
-    module_options: dict[Module, Text] = Field(
+    module_options: dict[Module, Line] = Field(
         default={}, description="Options of kernel modules, as modprobe.d writes them."
     )
     cmdline: dict[Parameter, bool | int | Word] = Field(
@@ -229,11 +247,11 @@ class Settings(Model):
     units: dict[UnitName, Literal["running", "stopped", "masked"]] = Field(
         default={}, description="systemd units, now and at every start."
     )
-    files: dict[AbsolutePath, HostFile] = Field(default={}, description="Files with their text.")
+    files: dict[PlainPath, HostFile] = Field(default={}, description="Files with their text.")
     hugepages: dict[Literal["2M", "1G"], Annotated[int, Field(ge=0)]] = Field(
         default={}, description="How many huge pages of a size are kept."
     )
-    mounts: dict[AbsolutePath, Mount] = Field(default={}, description="File systems.")
+    mounts: dict[PlainPath, Mount] = Field(default={}, description="File systems.")
     swap: Swap | None = Field(default=None, description="Swap space.")
     cpu: CpuSettings | None = Field(default=None, description="The processor.")
     irq: dict[Word, Cpuset] = Field(
@@ -244,7 +262,7 @@ class Settings(Model):
     time: dict[Literal["synchronized"], bool] = Field(default={}, description="The clock.")
     gpu: GpuSettings | None = Field(default=None, description="NVIDIA GPUs.")
     driver: DriverSettings | None = Field(default=None, description="NVIDIA software.")
-    storage: dict[AbsolutePath, Storage] = Field(default={}, description="Directories of disks.")
+    storage: dict[PlainPath, Storage] = Field(default={}, description="Directories of disks.")
     memory_guard: MemoryGuard | None = Field(default=None, description="Against full memory.")
     firmware: Firmware | None = Field(default=None, description="Firmware settings, read only.")
     containerd: Containerd | None = Field(default=None, description="The container runtime.")
@@ -258,6 +276,10 @@ class Group(Settings):
     cost: Text | None = Field(
         default=None,
         description="What it takes away; only machines that `accept` the setting get it.",
+    )
+    example: bool = Field(
+        default=False,
+        description="The values are examples: a machine that accepts one writes its own.",
     )
 
 

@@ -8,7 +8,18 @@ import pytest
 from doc_pages import REPOSITORY
 
 from inferfleet import errors
-from inferfleet.docs import FOLDER, arguments_of, fields_of, reference, sections, write_reference
+from inferfleet.docs import (
+    FOLDER,
+    arguments_of,
+    fields_of,
+    reference,
+    sections,
+    shipped_fleet,
+    write_reference,
+)
+from inferfleet.docs_profiles import GUIDES, guides, write_guides
+from inferfleet.hostprep.merge import profile_settings
+from inferfleet.hostprep.verify import verification
 from inferfleet.load import FILE_KINDS
 from inferfleet.schema.kind import PLACEHOLDERS
 from inferfleet.tasks import ns
@@ -36,6 +47,46 @@ def test_pages_are_written_once(tmp_path):
     assert write_reference(tmp_path) == []
     (tmp_path / FOLDER / "tasks.md").write_text("old")
     assert write_reference(tmp_path) == ["tasks.md"]
+
+
+def test_lists_of_settings_in_guides_are_current():
+    made = guides(REPOSITORY, shipped_fleet())
+    for path in (REPOSITORY / GUIDES).glob("*.md"):
+        text = path.read_text(encoding="utf-8")
+        assert text == made.get(path.name, text), "run: python -m inferfleet.docs"
+        # A list whose first line is misspelled would never be made.
+        assert ("<!-- settings" in text) == (path.name in made), path.name
+    layers = {"firmware.md", "kernel.md", "gpu-tuning.md", "huge-pages.md", "storage.md"}
+    assert set(made) == layers
+
+
+def test_guides_are_written_once(tmp_path):
+    page = tmp_path / GUIDES / "x.md"
+    page.parent.mkdir(parents=True)
+    head = "<!-- settings: swap; made by `python -m inferfleet.docs` -->\n"
+    page.write_text(f"before\n{head}stale\n<!-- end of settings -->\nafter\n")
+    assert write_guides(tmp_path, shipped_fleet()) == ["x.md"]
+    assert write_guides(tmp_path, shipped_fleet()) == []
+    text = page.read_text()
+    assert text.startswith(f"before\n{head}")
+    assert text.endswith("<!-- end of settings -->\nafter\n")
+    assert "swap.active" in text
+    assert "stale" not in text
+
+
+def test_every_shipped_setting_is_verified_in_a_guide_and_in_the_reference():
+    fleet = shipped_fleet()
+    told = "".join(guides(REPOSITORY, fleet).values())
+    page = reference()["profile.md"]
+    for name, profile in fleet.profiles.items():
+        section = page.split(f"\n### {name}\n")[1].split("\n### ")[0]
+        for wanted in profile_settings(name, profile):
+            command = verification(wanted).command
+            assert f"\n{wanted.name}\n" in told
+            assert f"    verify  {command}\n" in told
+            row = next(line for line in section.splitlines() if f"| `{wanted.name}` |" in line)
+            for text in (wanted.why, wanted.source, wanted.cost, command):
+                assert text.replace("|", "\\|") in row
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -68,7 +119,7 @@ def test_every_part_has_a_description():
 
 
 def test_model_pages_have_every_key():
-    pages = {"machine": "machine.md", "hardware": "hardware.md", "service": "kind.md"}
+    pages = {kind: f"{kind}.md" for kind in FILE_KINDS} | {"service": "kind.md"}
     for kind, name in pages.items():
         text = reference()[name]
         for path, part in sections(FILE_KINDS[kind]):

@@ -240,24 +240,26 @@ CASES = [
     ),
     Case(
         "exclusive GPU for two",
-        "gpu: {compute-mode: exclusive-process}\nhardware: box\nservices:\n"
+        "hostprep: {gpu: {compute-mode: exclusive-process}}\nhardware: box\nservices:\n"
         "  a: {kind: engine, model: /m, gpus: all}\n  b: {kind: engine, model: /m, port: 1}\n",
-        "gpu: {compute-mode: exclusive-process}\nhardware: box\nservices:\n"
+        "hostprep: {gpu: {compute-mode: exclusive-process}}\nhardware: box\nservices:\n"
         "  a: {kind: engine, model: /m, gpus: [0]}\n"
         "  b: {kind: engine, model: /m, port: 1, gpus: [1]}\n",
-        "1:21: gpu.compute-mode: exclusive-process lets one process use a GPU, "
-        "and a and b share one\nhint: use compute-mode: default, or give them different gpus",
+        "1:32: hostprep.gpu.compute-mode: exclusive-process lets one process use a GPU, and a and "
+        "b share one\nhint: use hostprep: {gpu: {compute-mode: default}}, or give them different "
+        "gpus",
     ),
     Case(
         "exclusive GPU for two, one of them on the CPU",
-        "gpu: {compute-mode: exclusive-process}\nhardware: box\nservices:\n"
+        "hostprep: {gpu: {compute-mode: exclusive-process}}\nhardware: box\nservices:\n"
         "  a: {kind: engine, model: /m, gpus: [0]}\n"
         "  b: {kind: engine, model: /m, port: 1, gpus: [0]}\n",
-        "gpu: {compute-mode: exclusive-process}\nhardware: box\nservices:\n"
+        "hostprep: {gpu: {compute-mode: exclusive-process}}\nhardware: box\nservices:\n"
         "  a: {kind: engine, model: /m, gpus: [0]}\n"
         "  b: {kind: engine, model: /m, port: 1, gpus: none}\n",
-        "1:21: gpu.compute-mode: exclusive-process lets one process use a GPU, "
-        "and a and b share one\nhint: use compute-mode: default, or give them different gpus",
+        "1:32: hostprep.gpu.compute-mode: exclusive-process lets one process use a GPU, and a and "
+        "b share one\nhint: use hostprep: {gpu: {compute-mode: default}}, or give them different "
+        "gpus",
     ),
 ]
 

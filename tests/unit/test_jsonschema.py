@@ -44,7 +44,7 @@ def test_every_mapping_of_a_schema_refuses_unknown_keys(kind: str) -> None:
             assert "_" not in key
 
 
-@pytest.mark.parametrize("kind", ["machine", "hardware"])
+@pytest.mark.parametrize("kind", ["machine", "hardware", "profile"])
 def test_every_key_is_described(kind: str) -> None:
     for name, part in objects(schema(kind)):
         assert part["description"], name
@@ -75,6 +75,19 @@ def test_yaml_files_name_their_schema_and_fit_it(kind: str, path: Path) -> None:
         ("machine", {"services": {"s": {"kind": "Vllm"}}}),
         ("machine", {"runtime": "docker"}),
         ("hardware", {"summary": "x", "gpu": {}}),
+        ("machine", {"hostprep": ["Inference"]}),
+        ("machine", {"hostprep": {"profile": ["inference"]}}),
+        ("machine", {"hostprep": {"gpu": {"power-limit": -5}}}),
+        ("profile", {"summary": "x"}),
+        ("profile", {"summary": "x", "settings": [{"why": "w", "sysctl": {"a.b": 1}}]}),
+        (
+            "profile",
+            {"summary": "x", "settings": [{"why": "w", "source": "s", "sysctl": {"a": 1}}]},
+        ),
+        (
+            "profile",
+            {"summary": "x", "settings": [{"why": "w", "source": "s", "sysfs": {"/sys/../x": 1}}]},
+        ),
     ],
 )
 def test_the_schema_refuses_mistakes(kind: str, data: object) -> None:

@@ -38,9 +38,12 @@ MISTAKES = [
         ),
     ),
     (
-        "gpu: {compute-mod: default}\n",
-        "gpu: {compute-mode: default}\n",
-        "inventory/m.yaml:1:7: gpu.compute-mod: unknown key\nhint: did you mean compute-mode?",
+        "hostprep: {gpu: {compute-mod: default}}\n",
+        "hostprep: {gpu: {compute-mode: default}}\n",
+        (
+            "inventory/m.yaml:1:18: hostprep.gpu.compute-mod: unknown key\n"
+            "hint: did you mean compute-mode?"
+        ),
     ),
     (
         f"{S}    volumes: [{{source: /a, target: /b, ro: true}}]\n",
@@ -544,7 +547,9 @@ def test_every_value_of_a_machine_file_reaches_the_model_as_written(tmp_path: Pa
     }
 
 
-@pytest.mark.parametrize("readme", ["inventory/README.md", "inventory/hardware/README.md"])
+@pytest.mark.parametrize(
+    "readme", ["inventory/README.md", "inventory/hardware/README.md", "hostprep/README.md"]
+)
 def test_the_examples_of_the_readmes_load(readme: str, tmp_path: Path) -> None:
     lines = (PACKAGE.parent / readme).read_text().splitlines()
     example = [line[4:] for line in lines if line.startswith("    ")]
@@ -555,4 +560,5 @@ def test_the_examples_of_the_readmes_load(readme: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("\n".join(example))
     loaded = load(Roots(tmp_path))
     assert error_lines(loaded) == ""
-    assert Path(name).stem in {*loaded.fleet.machines, *loaded.fleet.hardware}
+    fleet = loaded.fleet
+    assert Path(name).stem in {*fleet.machines, *fleet.hardware, *fleet.profiles}
