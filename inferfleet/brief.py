@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from inferfleet.connect import Reach, reach_of
 from inferfleet.draft import Draft
+from inferfleet.footing import Footing
 from inferfleet.hostprep.setting import Ground
 from inferfleet.secrets import Origin
 
@@ -20,7 +21,7 @@ class Brief:
     """Plain data without a secret, made from the files alone, so that it can be kept on disk.
 
     modelfiles: by service, the parts of an Ollama Modelfile that its machine file gives.
-    ground: what is wanted of the host under the services.
+    ground: what is wanted of the host under the services; footings: what they need of it.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Brief:
     modelfiles: Mapping[str, Mapping[str, Any]]
     draft: Draft
     ground: Ground
+    footings: Mapping[str, Footing] = field(default_factory=dict)
 
     @property
     def local(self) -> bool:
@@ -39,10 +41,12 @@ class Brief:
 
 def make_brief(fleet: Fleet, name: str) -> Brief:
     """The brief of one machine. Raises FleetError for what its kinds or runtimes cannot do."""
+    from inferfleet.footing import make_footings
     from inferfleet.hostprep.merge import make_ground
     from inferfleet.render import draft
 
     machine = fleet.machines[name]
+    made, ground = draft(fleet, name), make_ground(fleet, name)
     return Brief(
         name=name,
         reach=reach_of(fleet.machines, name),
@@ -56,6 +60,7 @@ def make_brief(fleet: Fleet, name: str) -> Brief:
             for service, entry in machine.services.items()
             if entry.modelfile is not None
         },
-        draft=draft(fleet, name),
-        ground=make_ground(fleet, name),
+        draft=made,
+        ground=ground,
+        footings=make_footings(fleet, name, made.release, ground),
     )

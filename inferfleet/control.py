@@ -6,7 +6,18 @@ from inferfleet.release import File
 from inferfleet.templates import Templates
 
 
-def control_file(templates: Templates, machine: str, root: str, project: str) -> File:
-    """The script; which units there are it reads from `.units` beside it."""
-    text = templates.render("control/control.j2", machine=machine, root=root, project=project)
+def control_file(
+    templates: Templates, machine: str, root: str, project: str, drop_caches: bool = False
+) -> File:
+    """The script; which units there are it reads from `.units` beside it.
+
+    drop_caches: the page cache is given back before services are started.
+    """
+    text = templates.render(
+        "control/control.j2",
+        machine=machine,
+        root=root,
+        project=project,
+        drop_caches=drop_caches,
+    )
     return File(text.encode(), mode=0o755)

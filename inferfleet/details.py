@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from inferfleet.errors import FleetError
+from inferfleet.footing import Footing, Missing, footing_variables, parse_missing
 from inferfleet.observed import Observed, parse_listener
 from inferfleet.obstacles import PortTaken, needed_addresses
 from inferfleet.plan import Plan
@@ -21,27 +22,32 @@ class Details:
     """contents: path -> bytes of changed files that are not secret. tools: name -> what was
     found ("" is fine, else the trouble). culprits: port -> who listens. listeners: (ip, port)
     of sockets that listen on a port that a service will need. free_kb: KiB free where the
-    release will lie, None when it was not asked."""
+    release will lie, None when it was not asked. missing: of the ground under services."""
 
     contents: Mapping[str, bytes]
     tools: Mapping[str, str]
     culprits: Mapping[int, str]
     listeners: frozenset[tuple[str, int]] = frozenset()
     free_kb: int | None = None
+    missing: Missing = field(default_factory=Missing)
 
 
-def details_script(release: Release, observed: Observed, plan: Plan) -> str:
+def details_script(
+    release: Release,
+    observed: Observed,
+    plan: Plan,
+    footings: Mapping[str, Footing] | None = None,
+) -> str:
     """The shell program that answers for this plan, "" when it leaves nothing to ask."""
     old = {step.target for step in plan.steps if step.action in {"update", "delete"}}
     paths = [path for path in plan.changed_files if path in old and path not in plan.hidden]
-    acting = {
-        release.units[step.target].runtime
-        for step in plan.steps
-        if step.target in release.units and step.action in {"start", "replace"}
-    }
+    starting = acting_services(release, plan)
+    acting = {release.units[service].runtime for service in starting}
+    ground = footing_variables(release, footings or {}, starting)
+    needs = any(ground[name] for name in ("gpus", "locks", "mounts"))
     ports = {port for _, port in needed_addresses(release, observed, plan.steps).values()}
     space = plan.to != plan.source and "free_kb" not in observed.facts
-    if not paths and not ports and not space and acting <= {"process"}:
+    if not paths and not ports and not space and not needs and acting <= {"process"}:
         return ""
     return program(
         "details",
@@ -50,7 +56,14 @@ def details_script(release: Release, observed: Observed, plan: Plan) -> str:
         runtimes=" ".join(sorted(acting)),
         ports=" ".join(map(str, sorted(ports))),
         near=observed.facts.get("near", "") if space else "",
+        **ground,
     )
+
+
+def acting_services(release: Release, plan: Plan) -> list[str]:
+    """The services that a plan starts."""
+    acting = [step.target for step in plan.steps if step.action in {"start", "replace"}]
+    return [service for service in acting if service in release.units]
 
 
 def parse_details(text: str) -> Details:
@@ -59,6 +72,7 @@ def parse_details(text: str) -> Details:
     tools: dict[str, str] = {}
     culprits: dict[int, str] = {}
     listeners: set[tuple[str, int]] = set()
+    ground: list[tuple[str, str]] = []
     free_kb: int | None = None
     for line in text.splitlines():
         kind, _, rest = line.partition("\t")
@@ -73,7 +87,10 @@ def parse_details(text: str) -> Details:
             listeners.add(parse_listener(key))
         elif kind == "free_kb" and key.isdigit():
             free_kb = int(key)
-    return Details(contents, tools, culprits, frozenset(listeners), free_kb)
+        elif kind == "ground":
+            ground.append((key, value))
+    missing = parse_missing(ground)
+    return Details(contents, tools, culprits, frozenset(listeners), free_kb, missing)
 
 
 def with_details(plan: Plan, details: Details, observed: Observed, upload: int) -> Plan:

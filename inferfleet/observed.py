@@ -37,7 +37,8 @@ class Observed:
     once. files: path -> (sha256, octal mode), of files that are there and readable. links:
     absolute path -> target, "!" when something else than a link is there. started: service ->
     digest it was last started with. listeners: (ip, port) of listening TCP sockets.
-    model_lines: for models.observe. damage: records of our own that cannot be read.
+    model_lines: for models.observe. gpu_lines: for gpu.brief. damage: records of our own that
+    cannot be read.
     """
 
     facts: Mapping[str, str]
@@ -54,6 +55,8 @@ class Observed:
     started: Mapping[str, str] = field(default_factory=dict)
     listeners: frozenset[tuple[str, int]] = frozenset()
     model_lines: tuple[str, ...] = ()
+    gpu_lines: tuple[str, ...] = ()
+    space_lines: tuple[str, ...] = ()
     troubles: tuple[str, ...] = ()
     damage: tuple[FleetError, ...] = ()
 
@@ -96,6 +99,8 @@ def parse_observed(text: str, root: str) -> Observed:
         started=dict(_pairs(records, "started")),
         listeners=_listeners(records),
         model_lines=tuple("\t".join(["model", *fields]) for fields in records.get("model", [])),
+        gpu_lines=tuple("\t".join(fields) for fields in records.get("gpu", [])),
+        space_lines=tuple("\t".join(fields) for fields in records.get("space", [])),
         troubles=tuple(": ".join(fields) for fields in records.get("trouble", [])),
         damage=tuple(damage),
     )

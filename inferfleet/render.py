@@ -12,6 +12,7 @@ from inferfleet import native, stanza
 from inferfleet.control import control_file
 from inferfleet.draft import Draft, SecretFile, SecretLine, encoded, fill, unit_digest
 from inferfleet.errors import USAGE, FleetError
+from inferfleet.hostprep.merge import make_ground
 from inferfleet.release import File, Probe, Release, Unit
 from inferfleet.resolve import Resolved, project_name, resolve
 from inferfleet.schema.fleet import Fleet
@@ -69,7 +70,11 @@ def draft(fleet: Fleet, name: str, *, home: str | None = None, python: str | Non
     network = machine.network
     rendering.project(network.model_dump() if network else None)
     project = project_name(root)
-    rendering.files["control"] = control_file(rendering.templates, name, root, project)
+    drop = any(
+        wanted.name == "memory-guard.drop-caches" and wanted.value
+        for wanted in make_ground(fleet, name).settings
+    )
+    rendering.files["control"] = control_file(rendering.templates, name, root, project, drop)
     release = Release(
         machine=name,
         project=project,

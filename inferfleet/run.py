@@ -94,7 +94,9 @@ class Run:
         release = self.release(name, secrets)
         host = open_host(name, known.reach, self.sudo_password)
         unknown = tuple(sorted(known.origins.keys() - secrets.keys()))
-        return Session(host, release, known.sudo, secrets, known.modelfiles, unknown)
+        return Session(
+            host, release, known.sudo, secrets, known.modelfiles, unknown, known.footings
+        )
 
     def redact(self, text: str) -> str:
         """The text without any secret that this run has seen."""

@@ -128,9 +128,7 @@ class Session:
         whole = with_details(again, details, observed, size)
         acting = acting_services(release, whole)
         problems, notes = footing_problems(release, self.footings, acting, details.missing)
-        whole = replace(
-            whole, problems=(*whole.problems, *problems), notes=(*whole.notes, *notes)
-        )
+        whole = replace(whole, problems=(*whole.problems, *problems), notes=(*whole.notes, *notes))
         return Planned(self, release, observed, whole, details)
 
     def apply(self, planned: Planned, what: str, listener: Listener) -> Outcome:

@@ -5,15 +5,28 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from inferfleet.gpu.brief import brief_lines
+from inferfleet.hostprep.setting import Ground
+from inferfleet.hostprep.space import space_notes, space_script
 from inferfleet.plan import Goal, make_plan
 from inferfleet.ready import POLL_SECONDS, Readiness, probe_unit
 from inferfleet.release import Unit
 from inferfleet.session import Session
 
 
-def status_rows(session: Session, services: frozenset[str] | None) -> list[dict[str, Any]]:
-    """What runs, beside what the inventory wants; differences are said in `detail`."""
-    observed = session.observe()
+def status_rows(
+    session: Session,
+    services: frozenset[str] | None,
+    gpus: bool = False,
+    ground: Ground | None = None,
+) -> list[dict[str, Any]]:
+    """What runs, beside what the inventory wants; differences are said in `detail`.
+
+    gpus: the machine has some, so a row says how full and how busy each is. ground: whose
+    storage has thresholds of free space.
+    """
+    gpus = gpus and services is None
+    observed = session.observe(gpus=gpus, space=space_script(ground) if ground else "")
     release = session.release
     old = observed.manifest.units if observed.manifest else {}
     plan = make_plan(release, observed, Goal(start=False))
@@ -43,7 +56,14 @@ def status_rows(session: Session, services: frozenset[str] | None) -> list[dict[
                 "detail": "; ".join(notes),
             }
         )
-    trouble = list(plan.notes)
+    for text in brief_lines(observed) if gpus else ():
+        rows.append(
+            {
+                "machine": session.host.name, "service": None, "state": "gpu", "address": None,
+                "generation": observed.current, "detail": text,
+            }
+        )  # fmt: skip
+    trouble = [*plan.notes, *(space_notes(ground, observed.space_lines) if ground else ())]
     if observed.journal:
         trouble.append(observed.journal.verdict(observed.current))
     if observed.lock and observed.lock.alive:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +22,7 @@ class Values:
         self.ours = str(root / "etc" / "ours.conf")
         self.live = f"{root}/live"
         self.log = root / "log"
+        self.cuts = False
 
     def look(self, ground: Ground) -> Look:
         return Look((self.ours, *(f"{self.live}/{w.key}" for w in ground.of("values"))))
@@ -41,7 +42,8 @@ class Values:
                     Run(("sh", "-c", f"echo {wanted.key} >>{self.log}")),
                 )
                 back = (Write(path, live),) if live is not None else ()
-                changes.append(Change((wanted.name,), f"{live} -> {wanted.value}", do, back))
+                text = f"{live} -> {wanted.value}"
+                changes.append(Change((wanted.name,), text, do, back, cuts=self.cuts))
         file = PutFile(self.ours, lines or None, after=("sh", "-c", f"echo reload >>{self.log}"))
         return Judgement(tuple(findings), (file,), tuple(changes))
 
@@ -54,7 +56,8 @@ class Box:
     host: LocalHost = field(default_factory=lambda: LocalHost("box"))
 
     def __post_init__(self) -> None:
-        self.kinds: Mapping[str, Kind] = {"values": Values(self.root)}
+        self.values = Values(self.root)
+        self.kinds: Mapping[str, Kind] = {"values": self.values}
         (self.root / "live").mkdir()
         (self.root / "etc").mkdir()
         for name in ("one", "two"):
@@ -84,7 +87,12 @@ class Box:
         facts = look(self.host, ground, self.kinds, sudo=False)
         return facts, judge(ground, facts, self.kinds)
 
-    def apply(self, host: LocalHost | None = None, **wanted: str) -> Acted:
+    def apply(
+        self,
+        host: LocalHost | None = None,
+        again: Callable[[], LocalHost] | None = None,
+        **wanted: str,
+    ) -> Acted:
         ground = self.ground(**wanted)
         facts, prepared = self.see(**wanted)
         broken = interrupted(ground, facts)
@@ -94,7 +102,7 @@ class Box:
         self.events: list[Event] = []
         number = max(generations(ground, facts), default=0) + 1
         return act(
-            host or self.host, None, ground, prepared, self.kinds,
+            host or self.host, again, ground, prepared, self.kinds,
             number=number, sudo=False, listener=self.events.append,
         )  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,10 +13,10 @@ from inferfleet.apply import operator
 from inferfleet.errors import LOCKED, FleetError
 from inferfleet.events import Event, Listener
 from inferfleet.host import Conversation, Host
-from inferfleet.hostprep.facts import Facts, look_script, parse_facts
+from inferfleet.hostprep.facts import LAST_LINE, Facts, look_script, parse_facts
 from inferfleet.hostprep.judge import Prepared, do_steps, judge, look_for
 from inferfleet.hostprep.setting import WRONG, Ground, Kind
-from inferfleet.hostprep.steps import Restore, Step, dump, shell
+from inferfleet.hostprep.steps import Restore, Step, Write, dump, shell
 from inferfleet.journal import Lock
 from inferfleet.remote import program
 
@@ -24,6 +25,10 @@ STEP_SECONDS = 900.0
 SILENCE_SECONDS = 90
 # How long the machine waits for a commit before it undoes what may have cut it off.
 CUT_SECONDS = 120
+UNTOUCHED = "nothing was changed"
+# A program that was told to read its configuration anew may refuse connections for a moment.
+REACH_TRIES = 3
+REACH_PAUSE = 1.0
 FINISH_SECONDS = 30.0
 LOOK_SECONDS = 120.0
 
@@ -85,14 +90,34 @@ def act(
     """
     cuts = again is not None and any(change.cuts for change in prepared.changes)
     script = act_script(ground, prepared, kinds, number, CUT_SECONDS if cuts else 0)
+    try:
+        return _talk(host, again if cuts else None, ground, prepared, kinds, script, sudo, listener)
+    except FleetError as error:
+        if not cuts or error.code == LOCKED or error.hint == UNTOUCHED:
+            raise
+        seconds = SILENCE_SECONDS + CUT_SECONDS
+        hint = f"it goes back by itself within {seconds} s; `invoke hostprep.check` then says so"
+        raise FleetError(error.what, hint, error.where, error.code) from None
+
+
+def _talk(
+    host: Host,
+    again: Callable[[], Host] | None,
+    ground: Ground,
+    prepared: Prepared,
+    kinds: Mapping[str, Kind],
+    script: str,
+    sudo: bool,
+    listener: Listener,
+) -> Acted:
     talk = host.converse(script, sudo=sudo)
     failure, answer = _until_look(host.name, talk, listener)
     if failure:
         return _undone(host.name, talk, failure)
     after = judge(ground, parse_facts(answer), kinds)
     failure = verify(prepared, after)
-    if not failure and again is not None and cuts:
-        failure = _reachable(again)
+    if not failure and again is not None:
+        failure = _reachable(again, sudo)
     if failure:
         talk.send(b"revert\n")
         return _undone(host.name, talk, failure)
@@ -110,7 +135,7 @@ def act_script(
     """The shell program of one run."""
     when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     lines = [
-        f"  attempt {shlex.quote(text)} {shell(step)} || return 1"
+        f"  attempt {shlex.quote(' '.join(text.split()))} {shell(step)} || return 1"
         for text, steps in do_steps(prepared.files, prepared.changes)
         for step in steps
     ]
@@ -123,9 +148,9 @@ def act_script(
     return "\n".join(
         [
             program(
-                "lock", "steps", "hostprep",
+                "lock", "steps", "timer", "hostprep",
                 state=ground.state, number=number, who=operator(), when=when, what="hostprep",
-                silence=SILENCE_SECONDS, cut=cut, undo=undo,
+                silence=SILENCE_SECONDS, cut=cut, slow=int(STEP_SECONDS), undo=undo,
                 record=json.dumps(record, separators=(",", ":")),
                 look=look_script(look_for(ground, kinds)),
             ),
@@ -142,8 +167,11 @@ def undo_script(folder: str, steps: Sequence[Step]) -> str:
     """undo.sh of a generation, which lies in this folder; no failure of a step stops it."""
     lines = []
     for step in steps:
-        text = step.path if isinstance(step, Restore) else shell(step)
-        lines.append(f'( {shell(step)} ) 2>&1 || failed="$failed "{shlex.quote(text)}')
+        line = shell(step)
+        if isinstance(step, Write):
+            line = f"write_back {shlex.quote(step.path)} {shlex.quote(step.value)}"
+        text = step.path if isinstance(step, Restore) else line
+        lines.append(f'( {line} ) 2>&1 || failed="$failed "{shlex.quote(text)}')
     head = program("steps", state=folder.rpartition("/")[0], dir=folder)
     path = "PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin\nexport PATH\nfailed=\n"
     return "\n".join([path + head, *lines, program("undo")])
@@ -152,7 +180,7 @@ def undo_script(folder: str, steps: Sequence[Step]) -> str:
 def undo(host: Host, ground: Ground, number: int, sudo: bool) -> Acted:
     """Undo one generation: the newest, or an interrupted run's. Raises FleetError."""
     script = program(
-        "lock", "rollback", state=ground.state, number=number, who=operator(),
+        "lock", "timer", "rollback", state=ground.state, number=number, who=operator(),
         when=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), what="hostprep.rollback",
     )  # fmt: skip
     result = host.run(script, sudo=sudo, timeout=STEP_SECONDS)
@@ -198,7 +226,7 @@ def _until_look(machine: str, talk: Conversation, listener: Listener) -> tuple[s
             raise _refusal(machine, fields)
         elif fields[0] == "look":
             lines: list[str] = []
-            while not lines or lines[-1] != "end":
+            while not lines or lines[-1] != LAST_LINE:
                 lines.append("\t".join(_read(machine, talk)))
             return "", "\n".join(lines) + "\n"
 
@@ -232,16 +260,21 @@ def _read(machine: str, talk: Conversation) -> list[str]:
     return line.split("\t")
 
 
-def _reachable(again: Callable[[], Host]) -> str:
-    try:
-        host = again()
+def _reachable(again: Callable[[], Host], sudo: bool) -> str:
+    problem = ""
+    for number in range(REACH_TRIES):
+        time.sleep(REACH_PAUSE if number else 0)
         try:
-            result = host.run("true", timeout=FINISH_SECONDS)
-        finally:
-            host.close()
-    except FleetError as error:
-        return f"no new connection could be had: {error.what}"
-    return "" if result.exit == 0 else "a new connection could not run anything"
+            host = again()
+            try:
+                if host.run("true", sudo=sudo, timeout=FINISH_SECONDS).exit == 0:
+                    return ""
+                problem = "a new connection could not run anything"
+            finally:
+                host.close()
+        except FleetError as error:
+            problem = f"no new connection could be had: {error.what}"
+    return problem
 
 
 def _refusal(machine: str, fields: Sequence[str]) -> FleetError:
@@ -257,4 +290,6 @@ def _refusal(machine: str, fields: Sequence[str]) -> FleetError:
             f"{machine} was changed by another run in the meantime ({detail})",
             hint="look at a new `invoke hostprep.plan`, then run this again",
         )
-    return FleetError(f"{machine}: {detail}", hint="nothing was changed")
+    if kind == "undone":
+        return FleetError(f"{machine}: {detail}")
+    return FleetError(f"{machine}: {detail}", hint=UNTOUCHED)

@@ -13,6 +13,9 @@ from inferfleet.remote import program
 
 # Outside the file names that grep prints in front of each line.
 _START, _END = "\x01", "\x02"
+# The last line of an answer: no program that is asked prints it.
+LAST_LINE = "\x03"
+_UNREAD = re.compile(r"grep: (/.*): (?!No such file or directory$)[^:]+")
 # What sh may take for more than a character of a path pattern.
 _SPECIAL = re.compile(r"[^A-Za-z0-9_./:@+,=*?\[\]-]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -115,7 +118,7 @@ def look_script(look: Look) -> str:
             f"files {' '.join(map(_word, look.paths))}" if look.paths else ":",
             f"stats {' '.join(map(_word, look.stats))}" if look.stats else ":",
             *probes,
-            "printf 'end\\n'",
+            "printf '\\003\\n'",
             "",
         ]
     )
@@ -123,8 +126,9 @@ def look_script(look: Look) -> str:
 
 def parse_facts(text: str) -> Facts:
     """Read the output of look_script. Raises FleetError when it is cut short."""
-    if text.rstrip("\n").rpartition("\n")[2] != "end":
-        raise FleetError("looking at the machine was cut short", hint="run it again")
+    cut_short = FleetError("looking at the machine was cut short", hint="run it again")
+    if text.rstrip("\n").rpartition("\n")[2] != LAST_LINE:
+        raise cut_short
     files: dict[str, list[str]] = {}
     closed: set[str] = set()
     probes: dict[str, Answer] = {}
@@ -132,9 +136,7 @@ def parse_facts(text: str) -> Facts:
     inside: list[str] | None = None
     name = ""
     for line in text.split("\n"):
-        if line.startswith(_START):
-            name, inside = line[1:], []
-        elif inside is not None:
+        if inside is not None:
             head, mark, status = line.rpartition(_END)
             if mark and status.lstrip("-").isdigit():
                 lines = [*inside, head] if head else inside
@@ -143,9 +145,16 @@ def parse_facts(text: str) -> Facts:
                 inside = None
             else:
                 inside.append(line)
+        elif line.startswith(_START):
+            name, inside = line[1:], []
         elif "\0" in line:
             path, _, content = line.partition("\0")
             files.setdefault(path, []).append(content)
+        elif unread := _UNREAD.fullmatch(line):
+            # It may be opened and not be read, as what can only be written in /proc and /sys.
+            if not files.get(unread[1]):
+                files.pop(unread[1], None)
+                closed.add(unread[1])
         else:
             kind, *fields = line.split("\t")
             if kind == "there" and fields:
@@ -154,6 +163,8 @@ def parse_facts(text: str) -> Facts:
                 closed.add(fields[0])
             elif kind == "stat" and len(fields) == 6:
                 stats[fields[0]] = Stat(*fields[1:])
+    if inside is not None:
+        raise cut_short
     return Facts(
         {path: "".join(f"{line}\n" for line in lines) for path, lines in files.items()},
         frozenset(closed),

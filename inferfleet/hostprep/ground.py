@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from inferfleet.connect import open_host
@@ -52,6 +53,7 @@ class GroundSession:
             facts, broken = look(self._host, self._brief.ground, KINDS, self._brief.sudo), None
         elif broken is not None:
             notes = (f"run {broken} was interrupted: the next hostprep.apply undoes it first",)
+        notes += unseen(self._brief.ground, facts)
         prepared = judge(self._brief.ground, facts, KINDS)
         return Seen(self, facts, prepared, _record(self._brief.ground, facts), broken, notes)
 
@@ -77,6 +79,15 @@ class GroundSession:
 
     def _open(self) -> Host:
         return open_host(self._brief.name, self._brief.reach, self._password)
+
+
+def unseen(ground: Ground, facts: Facts) -> tuple[str, ...]:
+    """What the machine has undone by itself, with nobody there to be told."""
+    when, _, number = (facts.value(f"{ground.state}/undone") or "").partition("\t")
+    if not when.isdigit():
+        return ()
+    time = datetime.fromtimestamp(int(when), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return (f"run {number} was undone by the machine itself at {time}: its operator was lost",)
 
 
 def _record(ground: Ground, facts: Facts) -> Mapping[str, Any] | None:

@@ -46,8 +46,9 @@ class Prepared:
 def look_for(ground: Ground, kinds: Mapping[str, Kind]) -> Look:
     """Everything that has to be asked of a machine in one look."""
     looks = [kind.look(ground) for kind in kinds.values()]
-    state = Look((f"{ground.state}/*/record.json", f"{ground.state}/journal", "/proc/modules"))
-    found = join([*looks, boot.look(), state])
+    state = ("*/record.json", "journal", "undone")
+    own = Look((*(f"{ground.state}/{name}" for name in state), "/proc/modules"))
+    found = join([*looks, boot.look(), own])
     ours = [path for path in found.paths if not path.startswith(_KERNEL) and "*" not in path]
     return Look(found.paths, found.probes, tuple(dict.fromkeys((*found.stats, *ours))))
 

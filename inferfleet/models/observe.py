@@ -11,6 +11,9 @@ from inferfleet.models.need import ModelNeed
 from inferfleet.models.needs import single_file
 from inferfleet.models.stamp import Stamp, parse_stamp
 
+# Size of a huge page on x86_64 and on arm64 with 4 KiB pages.
+PAGE = 2 << 20
+
 # One line per model: key, what the directory is, its stamp, then "size path" of each file.
 # One line per alias: key, "alias", 1 or 0. Only names, sizes and small text files are read.
 _FUNCTIONS = r"""
@@ -114,11 +117,12 @@ def parse_observed(lines: Iterable[str]) -> Mapping[str, ModelState]:
 def complete(stamp: Stamp | None, link: str, sizes: Mapping[str, int]) -> bool:
     """True when the stamp speaks of the directory that is linked and all its files are there.
 
-    Files beside them do not count: an engine or a person may have put them there.
+    Files beside them do not count: an engine or a person may have put them there. One that
+    models.pin holds in huge pages is as long as its pages.
     """
     if stamp is None or stamp.store != link:
         return False
-    return all(sizes.get(file.path) == file.size for file in stamp.files)
+    return all(sizes.get(f.path) in (f.size, -(-f.size // PAGE) * PAGE) for f in stamp.files)
 
 
 def _state(key: str, kind: str, stamp: Stamp | None, entries: list[str]) -> ModelState:

@@ -1,5 +1,7 @@
 # details: what a plan with changes needs to know. Variables: root, paths (a line each, relative to
 # current), runtimes and ports (blanks between), near (the folder whose free space counts, or "").
+# Of the ground under services that start: gpus (runtimes of those that use GPUs, blanks between),
+# locks (yes or ""), mounts (folders, a line each), pins (service<tab>key, a line each).
 set -u
 LC_ALL=C
 export LC_ALL
@@ -34,6 +36,53 @@ for runtime in $runtimes; do
       fi
       ;;
   esac
+done
+# The driver's own word is asked for only where its devices are.
+if [ -n "$gpus" ]; then
+  if [ -e /dev/nvidiactl ] || [ -e /dev/dxg ]; then
+    if command -v nvidia-smi >/dev/null 2>&1; then
+      answer=$(nvidia-smi -L </dev/null 2>&1) ||
+        printf 'ground\tgpu\tits driver does not answer: %s\n' "$(printf '%s' "$answer" | one_line)"
+    fi
+  else
+    card=
+    for vendor in /sys/bus/pci/devices/*/vendor; do
+      { IFS= read -r id <"$vendor"; } 2>/dev/null && [ "$id" = 0x10de ] && card=yes
+    done
+    if [ -n "$card" ]; then
+      printf 'ground\tgpu\tthe driver of the NVIDIA card is not loaded\n'
+    else
+      printf 'ground\tgpu\tthis machine has no NVIDIA device\n'
+    fi
+  fi
+  case " $gpus " in
+    *" compose "*)
+      found=
+      for name in nvidia-container-runtime-hook nvidia-container-runtime; do
+        command -v "$name" >/dev/null 2>&1 && found=yes
+      done
+      for spec in /etc/cdi/*nvidia* /var/run/cdi/*nvidia*; do [ -e "$spec" ] && found=yes; done
+      [ -n "$found" ] || printf 'ground\ttoolkit\tmissing\n'
+      ;;
+  esac
+fi
+# Max locked memory: the hard limit, in bytes, or "unlimited".
+[ -z "$locks" ] || while read -r one two three _ hard _; do
+  [ "$one $two $three" = "Max locked memory" ] && printf 'ground\tlock\t%s\n' "$hard"
+done </proc/self/limits
+if [ -n "$mounts" ]; then
+  set -f
+  IFS='
+'
+  set -- $mounts
+  unset IFS
+  set +f
+  stat -L -c 'ground	device	%d %n' -- / "$@" 2>/dev/null
+fi
+# What is pinned has its copy in memory, which a start of the machine empties.
+[ ! -d /var/lib/inferbase/pages ] || printf '%s\n' "$pins" | while IFS='	' read -r service key; do
+  [ -f "/var/lib/inferbase/pages/$key" ] && [ ! -e "/run/inferbase/pages/$key/model" ] &&
+    printf 'ground\tgone\t%s\n' "$service"
 done
 [ -n "$ports" ] || exit 0
 # Sockets that listen (state 0A): local address in hexadecimal, and inode. Read only now: where

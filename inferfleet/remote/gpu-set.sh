@@ -1,7 +1,7 @@
 # Made by inferbase; `invoke hostprep.rollback` takes it away.
 #
-# gpu.sh WHAT GPU VALUE: one setting of a GPU (its UUID or number, or all) through nvidia-smi. Used
-# by a run of host preparation, and at every start for what a reboot loses.
+# gpu.sh WHAT GPU VALUE [back]: one setting of a GPU (its UUID or number, or all) through nvidia-smi.
+# Used by a run of host preparation and its undo (back), and at every start for what a reboot loses.
 #
 # nvidia-smi prints "not supported ... Treating as warning and moving on" and exits 0, so its words
 # count too. A clock lock cannot be read back: what was locked is noted in /run, which a reboot
@@ -13,16 +13,21 @@ records=/run/inferbase/gpu
 what=$1
 gpu=$2
 value=$3
+back=${4:-}
 if [ "$gpu" = all ]; then chosen=; else chosen="-i $gpu"; fi
 
-# smi ARGUMENT...: fails when nvidia-smi does, and when its words say that it did nothing.
+# smi ARGUMENT...: fails when nvidia-smi does, and when its words say that it did nothing. On the way
+# back, what is not supported cannot have been set.
 smi() {
   answer=$(nvidia-smi "$@" 2>&1)
   status=$?
   case $answer in
-    *"ot supported"* | *"ot Supported"* | *ermission* | *"Unable to"* | *"Unknown Error"*)
+    *"pending "*" state"*) ;; # MIG mode waits for a reset, whatever else the line says
+    *"ot supported"* | *"ot Supported"*)
       [ "$status" != 0 ] || status=1
+      [ -z "$back" ] || status=0
       ;;
+    *ermission* | *"Unable to"* | *"Unknown Error"*) [ "$status" != 0 ] || status=1 ;;
   esac
   [ "$status" = 0 ] || printf '%s\n' "$answer" >&2
   return "$status"
@@ -78,7 +83,7 @@ case $what in
     [ "$value" = none ] || smi mig $chosen -cgi "$value" -C
     ;;
   *)
-    echo "usage: gpu.sh WHAT GPU VALUE" >&2
+    echo "usage: gpu.sh WHAT GPU VALUE [back]" >&2
     exit 64
     ;;
 esac

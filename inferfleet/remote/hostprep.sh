@@ -1,9 +1,10 @@
 # hostprep: one run of host preparation on a machine; a verdict comes on standard input.
 #
 # Variables: state (the folder), number (of the generation to make), who, when, what, silence
-# (seconds without a word of the operator after which the run is undone), cut (seconds after which
-# the machine undoes it by itself unless it was committed; 0: no such timer), undo (text of
-# undo.sh), record (JSON about the generation), look (a program that looks at the machine).
+# (seconds without a word of the operator after which the run is undone), cut (seconds after the
+# last step after which the machine undoes it by itself unless it was committed; 0: no such timer),
+# slow (seconds that the steps may take before that), undo (text of undo.sh), record (JSON about
+# the generation), look (a program that looks at the machine).
 # The caller adds the function `forward`, whose lines are `attempt TEXT STEP... || return 1`, and
 # calls `main`.
 #
@@ -30,6 +31,10 @@ attempt() {
   text=$1
   shift
   say 'step\t%s\n' "$text"
+  if [ "$cut" != 0 ] && [ ! -e "$dir/armed" ]; then
+    say 'failed\t%s\tthe machine has undone the run by itself\n' "$text"
+    return 1
+  fi
   problem=$("$@" 2>&1) && return 0
   say 'failed\t%s\t%s\n' "$text" "$(one_line "$problem")"
   return 1
@@ -45,54 +50,63 @@ prepare() {
   [ -e "$dir" ] && die moved "generation $number"
   rm -rf "$state"/.new.* "$state"/.old.*
   new=$state/.new.$$
+  # The journal first: a generation without one is a run that was committed.
   problem=$({ mkdir -m 700 "$new" && printf '%s' "$undo" >"$new/undo.sh" &&
-    printf '%s\n' "$record" >"$new/record.json" && sync "$new/undo.sh" "$new/record.json" &&
-    mv -T "$new" "$dir" && printf '%s\n' "$number" >"$state/journal" &&
-    sync "$state/journal" "$state"; } 2>&1) || {
+    printf '%s\n' "$record" >"$new/record.json" && printf '%s\n' "$number" >"$state/journal" &&
+    sync "$new/undo.sh" "$new/record.json" "$state/journal" && mv -T "$new" "$dir" &&
+    sync "$state"; } 2>&1) || {
     rm -rf "$new" "$dir" "$state/journal"
     die io "$problem"
   }
 }
-# The dead man's timer: the machine itself goes back when nobody says that all is well.
-arm() {
-  [ "$cut" != 0 ] || return 0
-  systemd-run --quiet --collect --on-active="$cut" --timer-property=AccuracySec=1s \
-    --unit="inferbase-hostprep-undo-$number" /bin/sh "$dir/undo.sh" >/dev/null 2>&1
-}
-disarm() {
-  [ "$cut" = 0 ] || systemctl stop "inferbase-hostprep-undo-$number.timer" >/dev/null 2>&1
-}
 go_back() {
-  disarm
-  if sh "$dir/undo.sh"; then say 'undone\tyes\n'; else say 'undone\tno\n'; fi
+  # "$@": who undoes it and what for, nothing when nobody has told this machine to.
+  if [ "$cut" != 0 ]; then
+    rm -f "$dir/armed"
+    disarm slow undo
+  fi
+  # Without it the timer has undone everything.
+  if [ ! -e "$dir/undo.sh" ] || sh "$dir/undo.sh" "$@"; then
+    say 'undone\tyes\n'
+  else
+    say 'undone\tno\n'
+  fi
   unlock
 }
 hear() { timeout "$silence" sh -c 'IFS= read -r line && printf "%s\n" "$line"'; }
 main() {
   prepare
-  if ! arm; then
+  if [ "$cut" != 0 ] && ! { : >"$dir/armed" && arm slow "$((slow + cut))"; }; then
     rm -rf "$dir" "$state/journal"
     die timer "systemd-run cannot set the timer that undoes a change which cuts us off"
   fi
-  if forward; then
-    say 'look\n'
-    sh -c "$look" </dev/null 2>/dev/null
-    while verdict=$(hear); do
-      case $verdict in
-        commit)
-          # Whatever undid it first, this run or the timer: then there is nothing to commit.
-          disarm
-          [ -f "$dir/undo.sh" ] || die undone "the machine has undone it by itself"
-          history_line "$what"
-          rm -f "$state/journal"
-          unlock
-          say 'done\n'
-          exit 0
-          ;;
-        revert) break ;;
-      esac
-    done
+  if ! forward; then
+    go_back "$who" "$what, undone"
+    exit 1
   fi
+  if [ "$cut" != 0 ] && arm undo "$cut"; then disarm slow; fi
+  say 'look\n'
+  sh -c "$look" </dev/null 2>/dev/null
+  while verdict=$(hear); do
+    case $verdict in
+      commit)
+        # Whatever undid it first, this run or the timer: then there is nothing to commit.
+        if [ "$cut" != 0 ] && ! rm "$dir/armed" 2>/dev/null; then
+          die undone "the machine has undone it by itself: the confirmation came too late"
+        fi
+        history_line "$what"
+        rm -f "$state/journal" "$state/undone"
+        [ "$cut" = 0 ] || disarm slow undo
+        unlock
+        say 'done\n'
+        exit 0
+        ;;
+      revert)
+        go_back "$who" "$what, undone"
+        exit 1
+        ;;
+    esac
+  done
   go_back
   exit 1
 }

@@ -8,7 +8,11 @@ files() {
   count=$#
   seen=
   for path in "$@"; do
-    if [ ! -f "$path" ]; then continue; fi
+    if [ ! -f "$path" ]; then
+      # A link to /dev/null stands for an empty file: so files of systemd are masked.
+      if [ -h "$path" ] && [ -c "$path" ]; then printf 'there\t%s\n' "$path"; fi
+      continue
+    fi
     # Two patterns may find one file.
     case $seen in *"|$path|"*) continue ;; esac
     seen="$seen|$path|"
@@ -20,8 +24,11 @@ files() {
     fi
   done
   shift "$count"
-  # One process for all of them; -a because a stray byte must not hide a file.
-  [ $# -eq 0 ] || grep -a -s -H --null '' -- "$@"
+  [ $# -ne 0 ] || return 0
+  # One process for all of them; -a because a stray byte must not hide a file. What it cannot
+  # read, though it may open it, is told after everything else.
+  { problems=$(grep -a -H --null '' -- "$@" 2>&1 >&3); } 3>&1
+  [ -z "$problems" ] || printf '%s\n' "$problems"
 }
 stats() {
   stat -c 'stat	%n	%F	%a	%U	%G	%d' -- "$@" 2>/dev/null

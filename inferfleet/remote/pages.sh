@@ -1,8 +1,7 @@
 # pages: a model file in huge pages, and out of them again. The caller adds one of look, pin,
 # unpin. Variables: key (project-service), path (what the engine loads), who, when, what; for pin:
-# add (pages that the pool must grow by), need (pages that the file takes), for undo and unpin the
-# kept record. State: /var/lib/inferbase/pages/KEY, fields separated by tabs: real path, size,
-# modification time, pages that the pool grew by.
+# need (pages that the file takes). State: /var/lib/inferbase/pages/KEY, fields separated by tabs:
+# real path, size, modification time, pages that the pool grew by, boot in which that was.
 #
 # hugetlbfs takes no write(), so cp, dd and loop devices fail: the file is mapped, and read()
 # fills the mapping. No program of coreutils does that; perl and python3 do.
@@ -31,6 +30,7 @@ bound() {
   done </proc/self/mountinfo
   return 1
 }
+boot() { cat /proc/sys/kernel/random/boot_id; }
 mounted() { bound "$folder"; }
 copier() {
   case $(uname -m) in x86_64 | aarch64) command -v perl >/dev/null 2>&1 && echo perl && return ;; esac
@@ -63,7 +63,7 @@ look() {
 # grow N: the pool by N pages; sets grown to what the kernel could find.
 grow() {
   before=$(number nr_hugepages)
-  wanted=$((before + $1))
+  wanted=$((before + $1)) grown=0
   for attempt in first second; do
     echo "$wanted" >"$pool/nr_hugepages" || return 1
     grown=$(($(number nr_hugepages) - before))
@@ -84,7 +84,7 @@ shrink() {
   echo "$left" >"$pool/nr_hugepages"
 }
 record() {
-  printf '%s\t%s\t%s\t%s\n' "$real" "$size" "$time" "$1" >"$state/$key.new" &&
+  printf '%s\t%s\t%s\t%s\t%s\n' "$real" "$size" "$time" "$1" "$(boot)" >"$state/$key.new" &&
     mv -f "$state/$key.new" "$state/$key"
 }
 copy() {
@@ -97,7 +97,9 @@ copy() {
 # drop: everything of a pin, as far as it went; a process that still reads it keeps its pages
 # until it ends.
 drop() {
-  IFS=$tab read -r real size time added <"$state/$key" || return 0
+  IFS=$tab read -r real size time added booted <"$state/$key" || return 0
+  # A start of the machine has given them back already.
+  [ "$booted" = "$(boot)" ] || added=0
   bound "$real" && umount -l "$real"
   if mounted; then
     rm -f "$folder/model"
@@ -127,6 +129,8 @@ STAT
   undo=yes
   record 0 || die io "$state/$key cannot be written"
   say 'step\t%s\n' "taking $need huge pages"
+  add=$((need - $(number free_hugepages) + $(number resv_hugepages)))
+  [ "$add" -gt 0 ] || add=0
   if ! grow "$add"; then
     echo "$before" >"$pool/nr_hugepages"
     die short "$grown $add"

@@ -17,8 +17,19 @@ die() {
 }
 [ -L "$state" ] && die symlink "$state is a symbolic link"
 take_lock
-[ -f "$state/$number/undo.sh" ] || die moved "no generation $number"
+dir=$state/$number
+if [ ! -f "$dir/undo.sh" ]; then
+  # A run that was killed before its first step, or at the very end of its undo.
+  [ "$(cat "$state/journal" 2>/dev/null)" = "$number" ] || die moved "no generation $number"
+  rm -rf "$dir" "$state/journal"
+  say 'undone\tyes\n'
+  unlock
+  exit 0
+fi
 printf '%s\n' "$number" >"$state/journal" && sync "$state/journal"
-systemctl stop "inferbase-hostprep-undo-$number.timer" >/dev/null 2>&1
-if sh "$state/$number/undo.sh"; then say 'undone\tyes\n'; else say 'undone\tno\n'; fi
+if [ -e "$dir/armed" ]; then
+  rm -f "$dir/armed"
+  disarm slow undo
+fi
+if sh "$dir/undo.sh" "$who" "$what"; then say 'undone\tyes\n'; else say 'undone\tno\n'; fi
 unlock

@@ -44,10 +44,17 @@ write_value() {
     echo "there is no $1"
     return 1
   fi
-  { printf '%s\n' "$2" >"$1"; } 2>&1 || {
-    echo "$1 does not take $2"
-    return 1
-  }
+  { printf '%s\n' "$2" >"$1"; } 2>/dev/null && return 0
+  # Some shells do not say why; this program does.
+  problem=$({ env printf '%s\n' "$2" >"$1"; } 2>&1) && return 0
+  echo "$1 does not take $2: ${problem##*: }"
+  return 1
+}
+# write_back PATH VALUE: a value that is in force needs no writing, which may be refused.
+write_back() {
+  { IFS= read -r now <"$1"; } 2>/dev/null || :
+  case ${now:=} in *"[$2]"*) return 0 ;; esac
+  [ "$(printf '%s' "$now" | tr -s '\t ' ' ')" = "$2" ] || write_value "$@"
 }
 run_program() { "$@"; }
 run_quietly() { "$@" >/dev/null 2>&1 || :; }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from invoke.collection import Collection
 
-from inferfleet.tasks import change, hostprep, inventory, look, models
+from inferfleet.tasks import change, gpu, hostprep, inventory, look, models, pages
 
 ns = Collection(
     Path(__file__).resolve().parents[2].name,
@@ -25,7 +25,9 @@ ns = Collection(
     look.endpoints,
     look.tunnel,
     look.doctor,
+    gpu.gpu,
     models.update_models,
+    pages.ns,
     inventory.ns,
     hostprep.ns,
 )

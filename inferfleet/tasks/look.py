@@ -33,7 +33,12 @@ def status(
     run = Run(overlay(c), host or (), group or (), service or ())
     answers = on_each(
         run.machines,
-        lambda name: status_rows(run.session(name, lenient=True), run.services[name]),
+        lambda name: status_rows(
+            run.session(name, lenient=True),
+            run.services[name],
+            gpus=bool(run.brief(name).ground.hardware.get("gpu")),
+            ground=run.brief(name).ground,
+        ),
     )
     rows = _rows(answers)
     output(rows, ["machine", "service", "state", "address", "generation", "detail"], format)

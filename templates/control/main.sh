@@ -30,6 +30,12 @@ act() {
     [ -n "$(unit_field "$one" runtime)" ] || { echo "no service $one here" >&2; return 64; }
   done
   mkdir -p "$state/started"
+{% if drop_caches %}
+  # CPU and GPU share one memory here, and CUDA does not count what the page cache would give back.
+  case $verb in
+    start | replace) [ "$(id -u)" = 0 ] && sync && echo 3 >/proc/sys/vm/drop_caches ;;
+  esac
+{% endif %}
   for runtime in compose systemd process; do
     chosen=$(of_runtime "$runtime" "$@")
     [ -n "$chosen" ] || continue

@@ -21,6 +21,7 @@ PRELOAD = [
     "fabric", "httpx", "jinja2", "pydantic", "rich.console", "rich.table", "invoke.main",
     "inferfleet.apply", "inferfleet.hosts.ssh", "inferfleet.load", "inferfleet.render",
     "inferfleet.run", "inferfleet.tasks.change", "inferfleet.tasks.look", "inferfleet.tunnel",
+    "inferfleet.hostprep.ground", "inferfleet.hostprep.merge", "inferfleet.tasks.hostprep",
 ]  # fmt: skip
 STATE = f"{ROOT}/.inferbase"
 _PATIENCE = 60.0
@@ -43,6 +44,7 @@ def _operate(
     outputs: tuple[str, str],
     stop: tuple[str, str] | None,
     silence: int | None,
+    cut: int | None,
     line: Connection,
 ) -> None:
     """The child: `invoke WORDS`, held at the first event of that kind that begins so."""
@@ -63,6 +65,10 @@ def _operate(
 
     if silence is not None:
         apply.SILENCE_SECONDS, apply.BEAT_SECONDS = silence, silence / 4
+    if cut is not None:
+        from inferfleet.hostprep import act
+
+        act.CUT_SECONDS = cut
 
     show, waiting = Reporter.__call__, [stop] if stop else []
 
@@ -94,6 +100,7 @@ class Operator:
         folder: Path,
         stop_at: tuple[str, str] | None,
         silence: int | None = None,
+        cut: int | None = None,
     ) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOAD)
@@ -101,7 +108,9 @@ class Operator:
         self._out, self._err = folder / "out", folder / "err"
         outputs = (str(self._out), str(self._err))
         self.process = context.Process(
-            target=_operate, args=(words, environ, outputs, stop_at, silence, theirs), daemon=True
+            target=_operate,
+            args=(words, environ, outputs, stop_at, silence, cut, theirs),
+            daemon=True,
         )
         self.process.start()
         theirs.close()
@@ -150,13 +159,15 @@ class FaultFleet(Fleet):
         *words: str,
         stop_at: tuple[str, str] | None = None,
         silence: int | None = None,
+        cut: int | None = None,
         **env: str,
     ) -> Operator:
-        """Start `invoke WORDS`; silence: seconds after which the machine gives a mute run up."""
+        """Start `invoke WORDS`; silence: seconds after which the machine gives a mute run up;
+        cut: seconds after which a machine that nobody reaches undoes a host preparation."""
         self._runs += 1
         folder = self._folder / f"run-{self._runs}"
         folder.mkdir()
-        return Operator(words, self.environment(**env), folder, stop_at, silence)
+        return Operator(words, self.environment(**env), folder, stop_at, silence, cut)
 
     def cli(self, *words: str, **env: str) -> Ran:
         """Run `invoke WORDS` to its end."""

@@ -160,6 +160,15 @@ def test_what_is_missing_is_found_before_anything_is_written(
     fleet.host(machine, service, root="/srv/inference")
     refused("ops may not write to /srv", "sudo: true")
 
+    # Ground that is missing: no GPU at all, and a disk that is not mounted.
+    fleet.host(machine, {"llama": llama(gpus="all")})
+    refused("llama needs a GPU, and this machine has no NVIDIA device", "NVIDIA's driver")
+    storage = {"storage": {"/srv/nvme": {"mount": True}}}
+    fleet.host(machine, service, models="/srv/nvme/models", hostprep=storage)
+    refused("/srv/nvme is not mounted, and llama would lie on the root disk", "mount the disk")
+    assert not machine.exists("/srv/nvme")
+    assert fleet.invoke("status", "--host", name).rc == 0
+
     # A foreign process and a foreign container hold the port.
     fleet.host(machine, service)
     machine.check(

@@ -33,8 +33,19 @@ PrivateNetwork=yes
 NoNewPrivileges=yes
 RestrictSUIDSGID=yes
 RestrictRealtime=yes
+RestrictNamespaces=yes
 LockPersonality=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+# Programs of graphics drivers need the rest: devices, modules, /proc/irq, /sys.
+CapabilityBoundingSet=~CAP_SYS_TIME CAP_SYS_PTRACE CAP_SYS_CHROOT CAP_SYS_BOOT CAP_SYS_PACCT
+CapabilityBoundingSet=~CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE CAP_NET_BROADCAST
+CapabilityBoundingSet=~CAP_SETUID CAP_SETGID CAP_SETPCAP CAP_SETFCAP CAP_MAC_ADMIN CAP_MAC_OVERRIDE
+CapabilityBoundingSet=~CAP_AUDIT_CONTROL CAP_AUDIT_READ CAP_AUDIT_WRITE CAP_SYSLOG CAP_BPF
+CapabilityBoundingSet=~CAP_WAKE_ALARM CAP_BLOCK_SUSPEND CAP_LEASE CAP_LINUX_IMMUTABLE CAP_KILL
 SystemCallArchitectures=native
+SystemCallFilter=~@clock @cpu-emulation @debug @obsolete @reboot @mount
 RestrictAddressFamilies=AF_UNIX
 
 [Install]

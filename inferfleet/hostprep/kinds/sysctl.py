@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from inferfleet.hostprep.facts import Facts, Look, matches
@@ -33,7 +33,7 @@ class Assignment:
 
 def proc_path(key: str) -> str:
     """Where a key's value is; keys may hold * as sysctl.d has it."""
-    return "/proc/sys/" + key.replace(".", "/")
+    return "/proc/sys/" + _slashed(key)
 
 
 def assignments(path: str, text: str) -> Iterator[Assignment]:
@@ -45,7 +45,7 @@ def assignments(path: str, text: str) -> Iterator[Assignment]:
             # A key with a slash before any dot is a path: net/ipv4/conf/eth0.1/forwarding.
             slash, dot = key.find("/"), key.find(".")
             if slash >= 0 and (dot < 0 or slash < dot):
-                key = key.replace(".", "\0").replace("/", ".").replace("\0", "/")
+                key = _slashed(key)
             yield Assignment(key, _plain(value), path, number)
 
 
@@ -78,15 +78,17 @@ class Sysctl:
     def judge(self, ground: Ground, facts: Facts) -> Judgement:
         settings = ground.of("sysctl")
         coming = _coming(ground, facts)
-        there = [w for w in settings if coming or _values(w, facts) or _closed(w, facts)]
+        values = _values(settings, facts)
+        there = [w for w in settings if coming or values[w.key] or _closed(w, facts)]
         ours = _content(there)
         now, later = effective(facts), effective(facts, ours)
         findings: list[Finding] = []
         changes: list[Change] = []
         for wanted in settings:
-            findings.append(_finding(wanted, facts, now, later, wanted in there))
+            found = values[wanted.key]
+            findings.append(_finding(wanted, found, facts, now, later, wanted in there))
             if wanted in there:
-                changes += _changes(wanted, facts)
+                changes += _changes(wanted, found, facts)
         return Judgement(tuple(findings), (PutFile(OURS, ours),), tuple(changes))
 
 
@@ -99,13 +101,13 @@ def _content(settings: list[Wanted]) -> str | None:
 
 def _finding(
     wanted: Wanted,
+    found: Mapping[str, str],
     facts: Facts,
     now: list[Assignment],
     later: list[Assignment],
     there: bool,
 ) -> Finding:
     value = _plain(str(wanted.value))
-    found = _values(wanted, facts)
     live = ", ".join(dict.fromkeys(found.values())) or "-"
     last = _winner(wanted.key, now)
     persisted = last.value if last else "-"
@@ -114,17 +116,16 @@ def _finding(
     if not there:
         remedy = "the kernel has no such key: check its spelling, or load the module that has it"
         return Finding(wanted, "-", persisted, "absent", remedy)
-    final = _winner(wanted.key, later)
-    if final is not None and final.value != value:
+    final = _rival(wanted, value, later)
+    if final is not None:
         remedy = f"{final.path}:{final.line} sets {final.value} later: change or remove that line"
         return Finding(wanted, live, persisted, "overridden", remedy)
     good = bool(found) and all(one == value for one in found.values()) and persisted == value
     return Finding(wanted, live, persisted, "ok" if good else "differs")
 
 
-def _changes(wanted: Wanted, facts: Facts) -> Iterator[Change]:
+def _changes(wanted: Wanted, found: Mapping[str, str], facts: Facts) -> Iterator[Change]:
     value = _plain(str(wanted.value))
-    found = _values(wanted, facts)
     old = {path: one for path, one in found.items() if one != value}
     if old:
         words = ", ".join(dict.fromkeys(old.values()))
@@ -138,16 +139,43 @@ def _changes(wanted: Wanted, facts: Facts) -> Iterator[Change]:
     elif not found and "*" not in wanted.key and not _closed(wanted, facts):
         # Its module is loaded by the same run; unloading it takes the value away again.
         do = (Write(proc_path(wanted.key), value),)
-        yield Change((wanted.name,), f"- -> {value}", do, ())
+        cuts = wanted.key.startswith(CUTTING)
+        yield Change((wanted.name,), f"- -> {value}", do, (), cuts=cuts)
 
 
 def _winner(key: str, ordered: list[Assignment]) -> Assignment | None:
-    found = [one for one in ordered if one.key == key or matches(_slashed(key), _slashed(one.key))]
+    """The last line that names the key; without one the last pattern, wherever it stands."""
+    same = [one for one in ordered if one.key == key]
+    found = same or [one for one in ordered if matches(_slashed(key), _slashed(one.key))]
     return found[-1] if found else None
 
 
-def _values(wanted: Wanted, facts: Facts) -> dict[str, str]:
-    return {path: _plain(text) for path, text in facts.matching(proc_path(wanted.key)).items()}
+def _rival(wanted: Wanted, value: str, later: list[Assignment]) -> Assignment | None:
+    """The line of another file that decides, for a pattern about at least one of its keys."""
+    final = _winner(wanted.key, later)
+    if final is not None and final.value != value:
+        return final
+    if "*" not in wanted.key:
+        return None
+    pattern = _slashed(wanted.key)
+    others = (one.key for one in later if one.path != OURS and "*" not in one.key)
+    keys = {key for key in others if matches(_slashed(key), pattern)}
+    winners = (_winner(key, later) for key in sorted(keys))
+    return next((one for one in winners if one is not None and one.value != value), None)
+
+
+def _values(settings: Sequence[Wanted], facts: Facts) -> dict[str, dict[str, str]]:
+    """By key, the values by path; a pattern has none of the keys that are wanted by name."""
+    named = {proc_path(wanted.key) for wanted in settings if "*" not in wanted.key}
+    found: dict[str, dict[str, str]] = {}
+    for wanted in settings:
+        at = proc_path(wanted.key)
+        if "*" in at:
+            texts = {path: t for path, t in facts.matching(at).items() if path not in named}
+        else:
+            texts = {at: facts.files[at]} if at in facts.files else {}
+        found[wanted.key] = {path: _plain(text) for path, text in texts.items()}
+    return found
 
 
 def _closed(wanted: Wanted, facts: Facts) -> bool:
@@ -166,7 +194,8 @@ def _is_sysctl(path: str) -> bool:
 
 
 def _slashed(key: str) -> str:
-    return key.replace(".", "/")
+    """The key as a path and the other way: dots of names are slashes between dots."""
+    return key.translate({46: "/", 47: "."})
 
 
 def _plain(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import subprocess
 from pathlib import Path
@@ -14,6 +15,8 @@ from hostprep_box import Box
 
 from inferfleet.errors import LOCKED, FleetError
 from inferfleet.host import Conversation
+from inferfleet.hostprep import act as acting
+from inferfleet.hostprep.ground import unseen
 from inferfleet.hosts.local import LocalHost
 
 WANTED = {"one": "new", "two": "new"}
@@ -140,14 +143,14 @@ class KilledAt(LocalHost):
 @pytest.mark.parametrize(
     "line",
     [
-        "if ! arm; then",
-        "if forward; then",
+        'if [ "$cut" != 0 ] && ! {',
+        "if ! forward; then",
         "attempt 'values.one",
         "attempt 'values.two",
         "say 'look",
-        "disarm",
-        "history_line",
-        'rm -f "$state/journal"',
+        'if [ "$cut" != 0 ] && ! rm',
+        'history_line "$what"',
+        'rm -f "$state/journal" "$state/undone"',
     ],
 )
 def test_killed_anywhere(box: Box, line: str) -> None:
@@ -175,7 +178,14 @@ def test_an_operator_that_goes_away_is_undone(box: Box) -> None:
     with pytest.raises(FleetError):
         box.apply(Gone("box"), **WANTED)
     assert box.whole() == "old"
-    assert sorted(path.name for path in box.state.iterdir()) == ["history"]
+    assert sorted(path.name for path in box.state.iterdir()) == ["history", "undone"]
+    facts, _ = box.see(**WANTED)
+    (note,) = unseen(box.ground(), facts)
+    assert re.fullmatch(
+        "run 1 was undone by the machine itself at 2.*Z: its operator was lost", note
+    )
+    assert box.apply(**WANTED).ok
+    assert unseen(box.ground(), box.see(**WANTED)[0]) == ()
 
 
 def test_undo_needs_nothing_but_the_machine(box: Box) -> None:
@@ -184,6 +194,117 @@ def test_undo_needs_nothing_but_the_machine(box: Box) -> None:
     subprocess.run(["sh", str(box.state / "1" / "undo.sh")], check=True, env={"PATH": "/bin"})
     assert box.whole() == "old"
     assert not (box.state / "1").exists()
+
+
+@pytest.mark.parametrize("left", ["nothing", "generation"])
+def test_killed_before_the_first_or_after_the_last_step(box: Box, left: str) -> None:
+    """A journal of a generation that is not there, or has no undo, keeps nobody out."""
+    (box.state / "1").mkdir(parents=True)
+    if left == "nothing":
+        (box.state / "1").rmdir()
+    (box.state / "journal").write_text("1\n")
+    assert box.apply(**WANTED).ok
+    assert box.whole() == "new"
+    assert not (box.state / "journal").exists()
+
+
+# Stands for systemd-run and systemctl: $TIMER says when the undo runs, if at all.
+SYSTEMD = """#!/bin/sh
+echo "${0##*/} $*" >>"$LOG"
+[ "${0##*/}" = systemd-run ] || exit 0
+case $TIMER in
+  refused) exit 1 ;;
+  at-once) while [ $# -gt 5 ]; do shift; done; exec "$@" ;;
+esac
+"""
+
+
+@pytest.fixture
+def timer(box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The log of what is told to systemd; every value of the box may cut it off."""
+    folder, log = tmp_path / "bin", tmp_path / "systemd.log"
+    folder.mkdir()
+    for name in ("systemd-run", "systemctl"):
+        (folder / name).write_text(SYSTEMD)
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("LOG", str(log))
+    monkeypatch.setenv("TIMER", "later")
+    monkeypatch.setattr(acting, "REACH_PAUSE", 0)
+    box.values.cuts = True
+    return log
+
+
+def test_a_change_that_may_cut_us_off_is_confirmed_anew(box: Box, timer: Path) -> None:
+    assert box.apply(again=lambda: LocalHost("new"), **WANTED).ok
+    assert box.whole() == "new"
+    first, second, *stops = timer.read_text().splitlines()
+    assert "--unit=inferbase-hostprep-slow-1 " in first
+    assert "--unit=inferbase-hostprep-undo-1 " in second
+    assert f"--on-active={acting.CUT_SECONDS} " in second
+    assert [line.split()[2] for line in stops] == [
+        "inferbase-hostprep-slow-1.timer", "inferbase-hostprep-slow-1.timer"
+    ]  # fmt: skip
+    assert not (box.state / "1" / "armed").exists()
+
+
+def test_no_new_connection_undoes_it(box: Box, timer: Path) -> None:
+    def cut() -> LocalHost:
+        raise FleetError("refused by the firewall")
+
+    acted = box.apply(again=cut, **WANTED)
+    assert acted.failure == "no new connection could be had: refused by the firewall"
+    assert acted.undone
+    assert box.whole() == "old"
+    assert "inferbase-hostprep-undo-1.service" in timer.read_text().splitlines()[-1]
+    assert sorted(path.name for path in box.state.iterdir()) == ["history"]
+
+
+def test_a_connection_that_comes_back_in_time_is_enough(box: Box, timer: Path) -> None:
+    hosts = [LocalHost("new")]
+    tries: list[int] = []
+
+    def slow() -> LocalHost:
+        tries.append(1)
+        if len(tries) < acting.REACH_TRIES:
+            raise FleetError("connection refused")
+        return hosts[0]
+
+    assert box.apply(again=slow, **WANTED).ok
+
+
+def test_the_timer_before_the_end_undoes_what_was_done(
+    box: Box, timer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIMER", "at-once")
+    acted = box.apply(again=lambda: LocalHost("new"), **WANTED)
+    assert "the machine has undone the run by itself" in acted.failure
+    assert acted.undone
+    assert box.whole() == "old"
+    assert unseen(box.ground(), box.see(**WANTED)[0])
+
+
+def test_a_confirmation_that_comes_too_late(box: Box, timer: Path) -> None:
+    def late() -> LocalHost:
+        (box.state / "1" / "armed").unlink()
+        subprocess.run(["sh", str(box.state / "1" / "undo.sh")], check=True)
+        return LocalHost("new")
+
+    with pytest.raises(FleetError, match="undone it by itself: the confirmation came too late"):
+        box.apply(again=late, **WANTED)
+    assert box.whole() == "old"
+    assert not (box.state / "lock").is_symlink()
+
+
+def test_without_a_timer_nothing_dangerous_is_done(
+    box: Box, timer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIMER", "refused")
+    with pytest.raises(FleetError, match="systemd-run cannot set the timer") as caught:
+        box.apply(again=lambda: LocalHost("new"), **WANTED)
+    assert caught.value.hint == "nothing was changed"
+    assert box.whole() == "old"
+    assert list(box.state.iterdir()) == []
 
 
 def test_an_undo_that_fails_says_what_and_can_be_repeated(box: Box) -> None:
