@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from inferfleet.amounts import cpuset_cpus
 from inferfleet.conflicts import conflicts
 from inferfleet.errors import FleetError
 from inferfleet.hostprep.check import check_ground, check_profiles
 from inferfleet.names import name_hint
-from inferfleet.schema.fields import cpuset_cpus
 from inferfleet.schema.fleet import Fleet
 from inferfleet.schema.kind import Kind
 from inferfleet.schema.machine import Service

@@ -6,10 +6,10 @@ import ipaddress
 from collections.abc import Iterator
 from itertools import combinations
 
+from inferfleet.amounts import cpuset_cpus
 from inferfleet.errors import FleetError
 from inferfleet.hostprep.check import compute_mode
 from inferfleet.hostprep.merge import MACHINE_FILE
-from inferfleet.schema.fields import cpuset_cpus
 from inferfleet.schema.machine import Service
 from inferfleet.view import View
 

@@ -31,23 +31,40 @@ def say(text: str, redact: Callable[[str], str] = str, stream: TextIO | None = N
 
 def prepare_table() -> None:
     """Import what draws tables (40 ms) in the background, while machines are waited for."""
+    if not sys.stdout.isatty():
+        return
     threading.Thread(target=import_module, args=("rich.table",), daemon=True).start()
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """Rows as a table on stdout; columns of a narrow terminal are folded, never cut."""
+    if not sys.stdout.isatty():
+        sys.stdout.writelines(f"{line}\n" for line in plain_table(rows, columns))
+        return
     from rich.console import Console
     from rich.table import Table
 
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        drawn.add_column(column.upper().replace("_", " "), overflow="fold")
+        drawn.add_column(_head(column), overflow="fold")
     for row in rows:
         drawn.add_row(*(_cell(row.get(column)) for column in columns))
-    console = Console(highlight=False, markup=False, soft_wrap=not sys.stdout.isatty())
-    if not sys.stdout.isatty():
-        console = Console(highlight=False, markup=False, width=240)
-    console.print(drawn)
+    Console(highlight=False, markup=False).print(drawn)
+
+
+def plain_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
+    """The lines of a table for a file or a pipe: a line for each row, whatever its length."""
+    cells = [[_head(column) for column in columns]]
+    cells += [[" ".join(_cell(row.get(c)).splitlines()) for c in columns] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in cells
+    ]
+
+
+def _head(column: str) -> str:
+    return column.upper().replace("_", " ")
 
 
 def _cell(value: Any) -> str:

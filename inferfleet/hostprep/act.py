@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +12,9 @@ from inferfleet.errors import LOCKED, FleetError
 from inferfleet.events import Event, Listener
 from inferfleet.host import Conversation, Host
 from inferfleet.hostprep.facts import LAST_LINE, Facts, look_script, parse_facts
-from inferfleet.hostprep.judge import Prepared, do_steps, judge, look_for
+from inferfleet.hostprep.judge import Prepared, judge, look_for
+from inferfleet.hostprep.script import act_script
 from inferfleet.hostprep.setting import WRONG, Ground, Kind
-from inferfleet.hostprep.steps import Restore, Step, Write, dump, shell
 from inferfleet.journal import Lock
 from inferfleet.remote import program
 
@@ -89,7 +87,15 @@ def act(
     the machine refuses or is lost.
     """
     cuts = again is not None and any(change.cuts for change in prepared.changes)
-    script = act_script(ground, prepared, kinds, number, CUT_SECONDS if cuts else 0)
+    script = act_script(
+        ground,
+        prepared,
+        kinds,
+        number,
+        silence=SILENCE_SECONDS,
+        cut=CUT_SECONDS if cuts else 0,
+        slow=int(STEP_SECONDS),
+    )
     try:
         return _talk(host, again if cuts else None, ground, prepared, kinds, script, sudo, listener)
     except FleetError as error:
@@ -123,58 +129,15 @@ def _talk(
         return _undone(host.name, talk, failure)
     talk.send(b"commit\n")
     record = _read(host.name, talk)
+    while record[0] == "failed":
+        record = _read(host.name, talk)
     talk.finish(FINISH_SECONDS)
-    if record[0] != "done":
-        raise _refusal(host.name, record)
-    return Acted(host.name, changed=True, after=after)
-
-
-def act_script(
-    ground: Ground, prepared: Prepared, kinds: Mapping[str, Kind], number: int, cut: int
-) -> str:
-    """The shell program of one run."""
-    when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    lines = [
-        f"  attempt {shlex.quote(' '.join(text.split()))} {shell(step)} || return 1"
-        for text, steps in do_steps(prepared.files, prepared.changes)
-        for step in steps
-    ]
-    record = {
-        "number": number, "when": when, "who": operator(),
-        "settings": [name for change in prepared.changes for name in change.settings],
-        "undo": [dump(step) for step in prepared.undo],
-    }  # fmt: skip
-    undo = undo_script(f"{ground.state}/{number}", prepared.undo)
-    return "\n".join(
-        [
-            program(
-                "lock", "steps", "timer", "hostprep",
-                state=ground.state, number=number, who=operator(), when=when, what="hostprep",
-                silence=SILENCE_SECONDS, cut=cut, slow=int(STEP_SECONDS), undo=undo,
-                record=json.dumps(record, separators=(",", ":")),
-                look=look_script(look_for(ground, kinds)),
-            ),
-            "forward() {",
-            *(lines or ["  :"]),
-            "}",
-            "main",
-            "",
-        ]
-    )  # fmt: skip
-
-
-def undo_script(folder: str, steps: Sequence[Step]) -> str:
-    """undo.sh of a generation, which lies in this folder; no failure of a step stops it."""
-    lines = []
-    for step in steps:
-        line = shell(step)
-        if isinstance(step, Write):
-            line = f"write_back {shlex.quote(step.path)} {shlex.quote(step.value)}"
-        text = step.path if isinstance(step, Restore) else line
-        lines.append(f'( {line} ) 2>&1 || failed="$failed "{shlex.quote(text)}')
-    head = program("steps", state=folder.rpartition("/")[0], dir=folder)
-    path = "PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin\nexport PATH\nfailed=\n"
-    return "\n".join([path + head, *lines, program("undo")])
+    if record[0] == "done":
+        return Acted(host.name, changed=True, after=after)
+    if record[0] == "undone":
+        failure = "the machine has undone it: it heard nothing for too long"
+        return Acted(host.name, failure=failure, undone=record[1:] == ["yes"])
+    raise _refusal(host.name, record)
 
 
 def undo(host: Host, ground: Ground, number: int, sudo: bool) -> Acted:

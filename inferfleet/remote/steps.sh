@@ -52,9 +52,10 @@ write_value() {
 }
 # write_back PATH VALUE: a value that is in force needs no writing, which may be refused.
 write_back() {
-  { IFS= read -r now <"$1"; } 2>/dev/null || :
-  case ${now:=} in *"[$2]"*) return 0 ;; esac
-  [ "$(printf '%s' "$now" | tr -s '\t ' ' ')" = "$2" ] || write_value "$@"
+  # Not `read`, which takes one byte at a time: values of /proc/sys come whole or not at all.
+  now=$(tr -s '\t\n ' ' ' 2>/dev/null <"$1")
+  case $now in "$2" | "$2 " | *"[$2]"*) return 0 ;; esac
+  write_value "$@"
 }
 run_program() { "$@"; }
 run_quietly() { "$@" >/dev/null 2>&1 || :; }

@@ -20,13 +20,11 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
+from inferfleet.amounts import cpuset_cpus, parse_size
+
 _NAME = "[a-z0-9][a-z0-9_-]{0,62}"
 NAME_PATTERN = f"^{_NAME}$"
-# The kernel's own upper bound (NR_CPUS on x86_64 and arm64 is at most 8192).
-MAX_CPUS = 8192
 
-_SIZE = re.compile(r"([0-9]{1,15})([kmgt]?)(?:i?b)?", re.IGNORECASE)
-_SIZE_FACTOR = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _DURATION = re.compile(r"([0-9]{1,9})(s|m|h)")
 _DURATION_FACTOR = {"s": 1, "m": 60, "h": 3600}
 _CPUSET = re.compile(r"[0-9]{1,6}(-[0-9]{1,6})?(,[0-9]{1,6}(-[0-9]{1,6})?)*")
@@ -79,15 +77,6 @@ class Matching:
         return {**handler(schema), "pattern": f"^(?:{self.pattern.pattern})$"}
 
 
-def parse_size(value: object) -> int:
-    """'96G' or a number of bytes to bytes; K, M, G, T are powers of 1024."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    if isinstance(value, str) and (match := _SIZE.fullmatch(value)):
-        return int(match[1]) * _SIZE_FACTOR[match[2].lower()]
-    raise ValueError("is not a size; write a number with K, M, G or T, such as 96G")
-
-
 def parse_duration(value: object) -> int:
     """'15m' to seconds; a bare number is seconds."""
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
@@ -104,20 +93,6 @@ def parse_cpuset(value: object) -> str:
         cpuset_cpus(text)
         return text
     raise ValueError("is not a CPU list; write it as 0-11 or 0-3,8")
-
-
-def cpuset_cpus(text: str) -> frozenset[int]:
-    """The CPU numbers of a valid CPU list."""
-    cpus: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        start, stop = int(first), int(last or first)
-        if stop < start:
-            raise ValueError(f"is not a CPU list; {part} counts down")
-        if stop >= MAX_CPUS:
-            raise ValueError(f"is not a CPU list; CPUs are numbered below {MAX_CPUS}")
-        cpus.update(range(start, stop + 1))
-    return frozenset(cpus)
 
 
 def check_text(value: str) -> str:

@@ -140,7 +140,7 @@ def test_a_whole_life(ground: Ground) -> None:
 
 def test_mistakes_in_files_and_options_are_exit_64(ground: Ground) -> None:
     ground.wants(profiles=["no-such-profile"])
-    for task in ("check", "plan", "apply", "rollback"):
+    for task in ("plan", "apply"):
         done = ground.invoke(task)
         assert (done.rc, "there is no profile no-such-profile" in done.err) == (64, True), done
     ground.wants(**SETTINGS)
@@ -184,7 +184,7 @@ def test_one_of_two_machines_fails(ground: Ground, machine: TestMachine) -> None
     # A plan of both: one would change, none has failed.
     words = ("--host", ground.machine.name, "--host", machine.name)
     assert ground.fleet.cli("hostprep.plan", *words).rc == 2
-    machine.stop()
+    machine.lose_power()
     lost = ground.fleet.cli("hostprep.check", *words)
     assert lost.rc == 1, lost
     assert "net.core.somaxconn" in lost.out
@@ -193,6 +193,12 @@ def test_one_of_two_machines_fails(ground: Ground, machine: TestMachine) -> None
 def test_sudo_with_a_password(ground: Ground) -> None:
     ground.wants(user="pwadmin", **SETTINGS)
     words = ("hostprep.apply", "--host", ground.machine.name)
+    code, shown = ground.fleet.on_terminal(
+        *words,
+        replies=[("sudo password:", ground.machine.sudo_password), ("[y/N]", "n")],
+    )
+    assert (code, "nothing was changed" in shown) == (1, True), shown
+    ground.assert_untouched()
     code, shown = ground.fleet.on_terminal(
         *words,
         replies=[("sudo password:", ground.machine.sudo_password), ("[y/N]", "y")],
@@ -206,7 +212,6 @@ def test_sudo_with_a_password(ground: Ground) -> None:
     ("user", "sudo", "words"),
     [
         ("ops", False, "Permission denied"),
-        ("ops", True, "there is no terminal to ask on"),
         ("pwadmin", True, "there is no terminal to ask on"),
     ],
 )
@@ -221,22 +226,12 @@ def test_without_root_nothing_is_changed(user: str, sudo: bool, words: str, grou
     ground.assert_untouched()
 
 
-def test_no_on_the_question_changes_nothing(ground: Ground) -> None:
-    ground.wants(**SETTINGS)
-    code, shown = ground.fleet.on_terminal(
-        "hostprep.apply", "--host", ground.machine.name, replies=[("[y/N]", "n")]
-    )
-    assert code == 1
-    assert "nothing was changed" in shown
-    ground.assert_untouched()
-
-
 def test_read_only_values(ground: Ground) -> None:
     ground.wants(**SETTINGS)
     ground.machine.check("mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys")
     done = ground.invoke("apply", "--yes", "--format", "json")
     assert done.rc == 1, done
-    assert done.data[0]["result"] == "undone"
+    assert done.data[0]["result"] == "undone", done.data
     assert "Read-only file system" in done.data[0]["detail"]
     ground.assert_untouched()
 
@@ -365,7 +360,7 @@ def test_a_machine_that_lets_nobody_in_is_restored_at_once(ground: Ground) -> No
     )
     done = ground.invoke("apply", "--yes", "--format", "json")
     assert done.rc == 1, done
-    assert done.data[0]["result"] == "undone"
+    assert done.data[0]["result"] == "undone", done.data
     assert "no new connection could be had" in done.data[0]["detail"]
     ground.assert_untouched()
     assert ground.machine.ssh("true", user="admin").rc == 0

@@ -40,7 +40,7 @@ KIND = {
 
 
 class Place:
-    """The machine with one service that maps a model of 30 MB and a bit."""
+    """The machine with one service that maps a model of 6 MB and a bit."""
 
     def __init__(self, machine: KernelMachine, folder: Path) -> None:
         self.machine, self.fleet = machine, Fleet(folder, machine.home)
@@ -51,7 +51,7 @@ class Place:
             machine.name, address=machine.name, sudo=True, root="/opt/inference",
             runtime="process", services={"maps": service},
         )  # fmt: skip
-        machine.check(f"mkdir -p {MODELS} && head -c 30000001 /dev/urandom >{MODEL}")
+        machine.check(f"mkdir -p {MODELS} && head -c 6000001 /dev/urandom >{MODEL}")
         machine.check("cat >/usr/local/bin/mapper && chmod 755 /usr/local/bin/mapper",
                       stdin=MAPPER.encode())  # fmt: skip
 
@@ -92,7 +92,7 @@ def test_pages_are_taken_used_and_given_back(kernel_machine: KernelMachine, tmp_
     )
     short = place.invoke("models.pin")
     assert short.rc == 1, short
-    assert "0 of 15 huge pages could be had, 30 MiB are missing" in short.err
+    assert "0 of 3 huge pages could be had, 6 MiB are missing" in short.err
     machine.check(
         f"umount {pool}; mv /usr/bin/perl /usr/bin/perl.away; "
         "printf '#!/bin/sh\\necho broken >&2\\nexit 1\\n' >/usr/bin/perl; chmod 755 /usr/bin/perl"
@@ -105,19 +105,19 @@ def test_pages_are_taken_used_and_given_back(kernel_machine: KernelMachine, tmp_
 
     pinned = place.invoke("models.pin")
     assert pinned.rc == 0, pinned
-    assert "vm.nr_hugepages: 0 -> 15 (30 MiB more)" in pinned.err
+    assert "vm.nr_hugepages: 0 -> 3 (6 MiB more)" in pinned.err
     assert "restart maps" in pinned.err
-    assert place.huge_kib() == 15 * 2048
+    assert place.huge_kib() == 3 * 2048
     # The same bytes, read-only.
     copy = "/run/inferbase/pages/inference-maps/model"
     machine.check(
-        f"unshare -m sh -c 'umount {MODEL} && cmp -n 30000001 {MODEL} {copy}'; "
-        f"! (echo x >>{MODEL}) 2>/dev/null; [ $(cat {POOL}) = 15 ]"
+        f"unshare -m sh -c 'umount {MODEL} && cmp -n 6000001 {MODEL} {copy}'; "
+        f"! (echo x >>{MODEL}) 2>/dev/null; [ $(cat {POOL}) = 3 ]"
     )
     assert "nothing to change" in place.invoke("models.pin").err
 
     unpinned = place.invoke("models.unpin")
     assert unpinned.rc == 0, unpinned
-    assert "15 -> 0 (30 MiB given back)" in unpinned.err
+    assert "3 -> 0 (6 MiB given back)" in unpinned.err
     assert place.huge_kib() == 0
     assert place.state() == fresh

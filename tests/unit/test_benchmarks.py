@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tools import needs
 
-from benchmarks import fanout, local, rendering, startup
+from benchmarks import fanout, hostprep, local, rendering, startup
 from benchmarks.figures import Figure, table
 from benchmarks.measure import BenchmarkError, Sample, in_turns, median_ratio, run
 from benchmarks.servers import SSHD, farm
@@ -32,6 +32,20 @@ def test_fanout_brings_twelve_files_and_then_has_nothing_to_change(tmp_path: Pat
         for path in tools.files:
             assert (brought / path.relative_to(top)).read_bytes() == path.read_bytes()
         tools.plan(servers.names)  # raises unless it ends with 0
+        assert tools.ssh(servers.names).seconds > 0
+
+
+@needs(SSHD)
+def test_hostprep_looks_at_what_this_machine_has(tmp_path: Path) -> None:
+    settings = hostprep.as_it_is(6)
+    assert [len(found) for found in settings.values()] == [4, 2]
+    with farm(tmp_path, 1) as servers:
+        tools = hostprep.Tools(servers)
+        tools.wants(settings)
+        # 2: nothing is persisted; any other value would be told by a plan of live changes.
+        assert tools.task("check", servers.names, expect=(2,)).seconds > 0
+        tools.wants(hostprep.everything())
+        tools.task("plan", servers.names, expect=(2,))
         assert tools.ssh(servers.names).seconds > 0
 
 

@@ -10,8 +10,8 @@ from fleet_files import error_lines, load_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inferfleet.amounts import cpuset_cpus
 from inferfleet.conflicts import ranges
-from inferfleet.schema.fields import cpuset_cpus
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,14 +15,19 @@ from plan_cases import make_release, make_unit
 from stub_nvidia_smi import install
 
 from inferfleet.errors import FleetError
+from inferfleet.gpu import local
 from inferfleet.gpu.facts import FOREIGN, Gpu, GpuFacts, Process, Xid
 from inferfleet.gpu.query import gpu_script, parse_answer
+from inferfleet.gpu.read import read_gpus
 from inferfleet.hosts.local import LocalHost
 from inferfleet.observed import Observed
 from inferfleet.session import Session, observe_script
 from inferfleet.status import status_rows
 
 BOX = "a" * 64
+without_driver = pytest.mark.skipif(
+    shutil.which("nvidia-smi") is not None, reason="this machine has an NVIDIA driver"
+)
 UNITS = {
     "vllm": replace(make_unit("vllm", {}), runtime="compose"),
     "llama": replace(make_unit("llama", {}), runtime="systemd", name="inference-100-llama"),
@@ -92,6 +98,7 @@ def test_mig_devices_have_their_profiles(path: Path) -> None:
     assert [one.profile for one in gpu.mig.instances] == ["1g.12gb"] * 7
 
 
+@without_driver
 def test_no_driver(path: Path) -> None:
     facts = parse_answer(ask(), UNITS)
     assert facts.gpus == ()
@@ -195,7 +202,7 @@ def test_status_of_unified_memory(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "what"),
     [("echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18", "newer"),
-     (None, "not installed")],
+     pytest.param(None, "not installed", marks=without_driver)],
 )  # fmt: skip
 def test_status_says_why_there_are_none(
     path: Path, tmp_path: Path, body: str | None, what: str
@@ -211,3 +218,48 @@ def test_machines_without_a_gpu_pay_nothing(path: Path, tmp_path: Path) -> None:
     assert all(row["state"] != "gpu" for row in rows(tmp_path, gpus=False)[0])
     assert all(row["state"] != "gpu" for row in rows(tmp_path, True, frozenset({"a"}))[0])
     assert Observed({}).gpu_lines == ()
+
+
+def session() -> Session:
+    return Session(LocalHost("box"), replace(make_release({}), units=UNITS), False, {}, {})
+
+
+@without_driver
+def test_a_gpu_that_is_expected_must_be_there(path: Path) -> None:
+    with pytest.raises(FleetError, match="box: nvidia-smi is not installed"):
+        read_gpus(session(), local=False, expected=True)
+    assert read_gpus(session(), local=False, expected=False).gpus == ()
+    install(path, "tesla-t4")
+    assert len(read_gpus(session(), local=False, expected=True).gpus) == 1
+
+
+def test_an_error_names_its_machine(path: Path) -> None:
+    install(path, "tesla-t4", fail="mismatch")
+    with pytest.raises(FleetError, match="box: the driver's libraries") as caught:
+        read_gpus(session(), local=False, expected=True)
+    assert "reboot" in caught.value.hint
+
+
+def test_here_the_library_is_asked_before_the_program(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(path, "tesla-t4")
+    known = GpuFacts((Gpu(0, "GPU-9", "from the library", processes=(Process(1, "init"),)),), "580")
+    monkeypatch.setattr(local, "local_gpus", lambda: known)
+    found = read_gpus(session(), local=True, expected=True)
+    assert [gpu.name for gpu in found.gpus] == ["from the library"]
+    assert found.gpus[0].processes[0].owner == FOREIGN
+    assert (found.host_total or 0) > 0
+
+    def none() -> GpuFacts:
+        raise local.NoLibrary("libnvidia-ml.so.1 is not installed")
+
+    monkeypatch.setattr(local, "local_gpus", none)
+    assert read_gpus(session(), local=True, expected=True).gpus[0].name == "Tesla T4"
+
+    def broken() -> GpuFacts:
+        raise FleetError("the driver's kernel module is not loaded")
+
+    monkeypatch.setattr(local, "local_gpus", broken)
+    with pytest.raises(FleetError, match="kernel module"):
+        read_gpus(session(), local=True, expected=True)

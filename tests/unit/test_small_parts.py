@@ -98,6 +98,13 @@ def test_output(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["A", "B", "C"]
     assert lines[1].split() == ["-", "yes", "x,", "y"]
+    # In a pipe a row is one line, however long.
+    assert [line.rstrip() for line in lines] == lines
+    assert lines[2] == f"{'long ' * 30}  no   -"
+    output([{"a": "two\nlines", "b_c": 1}], ["a", "b_c"], "table")
+    assert capsys.readouterr().out == "A          B C\ntwo lines  1\n"
+    output([], ["a"], "table")
+    assert capsys.readouterr().out == "A\n"
     say("to stderr")
     assert capsys.readouterr() == ("", "to stderr\n")
     assert mib(20 << 30) == "20.0 GiB"

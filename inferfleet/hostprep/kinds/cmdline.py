@@ -69,7 +69,10 @@ class Cmdline:
                 words = fresh
                 text = " ".join([f"+{one}" for one in new] + [f"-{one}" for one in gone])
                 changes = (_change(loader, ours, drop, findings, facts, text or "the same words"),)
-        files = (*bootcheck.files(words, ground.state), *loader.files(ours, drop, words is not None))
+        files = (
+            *bootcheck.files(words, ground.state),
+            *loader.files(ours, drop, words is not None),
+        )
         return Judgement(findings, files, changes)
 
 

@@ -12,6 +12,9 @@ from inferfleet.hostprep.steps import PutFile, Write
 OURS = "/etc/tmpfiles.d/90-inferbase-hugepages.conf"
 MEMORY = "/proc/meminfo"
 SIZES = {"2M": 2048, "1G": 1048576}
+# What models.pin keeps of each model: real path, size, time, pages added, boot (remote/pages.sh).
+PINNED = "/var/lib/inferbase/pages/*"
+BOOT = "/proc/sys/kernel/random/boot_id"
 
 
 class HugePages:
@@ -22,7 +25,7 @@ class HugePages:
         if not settings:
             return Look((OURS,))
         paths = [path for wanted in settings for path in (pool(wanted.key), _nodes(wanted.key))]
-        return Look((OURS, MEMORY, *paths))
+        return Look((OURS, MEMORY, PINNED, BOOT, *paths))
 
     def judge(self, ground: Ground, facts: Facts) -> Judgement:
         settings = ground.of("hugepages")
@@ -30,13 +33,21 @@ class HugePages:
         sound = [f.wanted for f in findings if f.verdict in ("ok", "differs")]
         # What was kept once stays so while it cannot be told, or not be had.
         kept = [f.wanted for f in findings if f.wanted in sound or f.persisted != "-"]
-        changes = tuple(_change(w, facts) for w in sound if _count(w, facts) != w.value)
+        changes = tuple(_change(w, facts) for w in sound if _count(w, facts) != _target(w, facts))
         return Judgement(tuple(findings), (PutFile(OURS, _text(kept)),), changes)
 
 
 def pool(size: str) -> str:
     """The file that has the number of pages of a size (2M, 1G) on the whole machine."""
     return f"/sys/kernel/mm/hugepages/hugepages-{SIZES[size]}kB/nr_hugepages"
+
+
+def pinned(facts: Facts) -> int:
+    """Pages of 2 MiB that models.pin has added to the pool since the machine was started."""
+    boot = facts.value(BOOT)
+    found = (text.rstrip("\n").split("\t") for text in facts.matching(PINNED).values())
+    added = (fields[3] for fields in found if len(fields) == 5 and fields[4] == boot)
+    return sum(int(pages) for pages in added if pages.isdigit())
 
 
 def available(facts: Facts) -> int | None:
@@ -64,7 +75,10 @@ def _finding(wanted: Wanted, facts: Facts) -> Finding:
     nodes = {node: facts.files[node].strip() for node in facts.matching(_nodes(wanted.key))}
     if len(nodes) > 1:
         live += " (" + ", ".join(f"{path.split('/')[5]} {n}" for path, n in nodes.items()) + ")"
-    missing = wanted.value - count
+    target = _target(wanted, facts)
+    if target != wanted.value:
+        live += f" ({target - wanted.value} of pinned models)"
+    missing = target - count
     room = available(facts)
     if missing > 0 and room is not None and missing * SIZES[wanted.key] > room:
         fit = count + room // SIZES[wanted.key]
@@ -75,7 +89,7 @@ def _finding(wanted: Wanted, facts: Facts) -> Finding:
         return Finding(wanted, live, persisted, "advice", remedy)
     if missing > 0 and kept:
         remedy = (
-            f"{missing} of {wanted.value} pages could not be had: memory is in pieces, which a "
+            f"{missing} of {target} pages could not be had: memory is in pieces, which a "
             "start of the machine mends"
         )
         return Finding(wanted, live, persisted, "differs", remedy)
@@ -93,8 +107,8 @@ def _change(wanted: Wanted, facts: Facts) -> Change:
     undo = [Write(path, count) for path, count in before.items()]
     return Change(
         (wanted.name,),
-        f"{old} -> {wanted.value}",
-        (Write(pool(wanted.key), str(wanted.value)),),
+        f"{old} -> {_target(wanted, facts)}",
+        (Write(pool(wanted.key), str(_target(wanted, facts))),),
         tuple(undo or [Write(pool(wanted.key), str(old))]),
     )
 
@@ -102,6 +116,11 @@ def _change(wanted: Wanted, facts: Facts) -> Change:
 def _count(wanted: Wanted, facts: Facts) -> int | None:
     text = facts.value(pool(wanted.key)) or ""
     return int(text) if text.isdigit() else None
+
+
+def _target(wanted: Wanted, facts: Facts) -> int:
+    """The pool's size now: what is wanted, and what pinned models have added to it."""
+    return int(wanted.value) + (pinned(facts) if wanted.key == "2M" else 0)
 
 
 def _nodes(size: str) -> str:

@@ -10,11 +10,11 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from inferfleet.amounts import cpuset_cpus
 from inferfleet.hostprep.facts import Facts, Look
 from inferfleet.hostprep.kinds import boot
 from inferfleet.hostprep.setting import Change, Finding, Ground, Judgement, Wanted
 from inferfleet.hostprep.steps import PutFile, Run
-from inferfleet.schema.fields import cpuset_cpus
 
 INTERRUPTS = "/proc/interrupts"
 AFFINITY = "/proc/irq/*/smp_affinity_list"

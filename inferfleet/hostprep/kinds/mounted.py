@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from inferfleet.amounts import parse_size
 from inferfleet.hostprep.facts import Facts
 from inferfleet.hostprep.setting import Wanted
-from inferfleet.schema.fields import parse_size
 
 TABLE = "/proc/self/mounts"
 FSTAB = "/etc/fstab"

@@ -17,7 +17,7 @@ class Swap:
         own = (FSTAB, swaps.TABLE, zram.DEVICE, *swaps.DROP_INS, *zram.FILES)
         if not ground.of("swap"):
             return Look(own)
-        return Look((*own, MEMORY), unitstate.probe(ground), (swaps.GENERATOR,))
+        return Look((*own, MEMORY), unitstate.probe(ground), (swaps.GENERATOR, zram.MODULE))
 
     def judge(self, ground: Ground, facts: Facts) -> Judgement:
         wanted = {one.key: one for one in ground.of("swap")}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
+from inferfleet.amounts import cpuset_cpus
 from inferfleet.hostprep.facts import Facts, Look
 from inferfleet.hostprep.kinds import boot
 from inferfleet.hostprep.kinds.sysfs import tmpfiles_line
 from inferfleet.hostprep.setting import Change, Finding, Wanted
 from inferfleet.hostprep.steps import Write
-from inferfleet.schema.fields import cpuset_cpus
 
 SINGLE = "single-thread"
 KEYS = ("smt", SINGLE)

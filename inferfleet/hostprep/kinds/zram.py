@@ -20,22 +20,23 @@ UNIT_FILE = f"/etc/systemd/system/{UNIT}"
 DROP_IN = "/etc/systemd/system/multi-user.target.d/90-inferbase-zram.conf"
 # The device that the script made; /run is empty after a start, and so are the devices.
 DEVICE = "/run/inferbase/zram"
+MODULE = "/sys/module/zram"
 # Above every swap space whose priority the kernel chose itself (those are negative).
 PRIORITY = 100
 FILES = (SCRIPT, UNIT_FILE, DROP_IN)
 
-# It makes devices and loads a module, and needs the rest of its rights for nothing.
+# Nothing here that gives it mounts of its own (ProtectSystem, PrivateTmp, PrivateNetwork): the
+# kernel would then name its swap space /zram1 in /proc/swaps, where nobody finds it again.
 _LESS = """\
-ProtectHome=yes
-ProtectSystem=full
-PrivateTmp=yes
-PrivateNetwork=yes
 NoNewPrivileges=yes
+CapabilityBoundingSet=CAP_SYS_ADMIN CAP_SYS_MODULE
+RestrictAddressFamilies=AF_UNIX
+RestrictNamespaces=yes
 RestrictSUIDSGID=yes
 RestrictRealtime=yes
 LockPersonality=yes
+MemoryDenyWriteExecute=yes
 SystemCallArchitectures=native
-RestrictAddressFamilies=AF_UNIX
 """
 _SCRIPT = f"""\
 #!/bin/sh
@@ -109,6 +110,8 @@ def change(name: str, facts: Facts, size: int) -> Change | None:
     if space:
         do.append(Run(("sh", SCRIPT, "stop")))
         undo.append(Run(("sh", SCRIPT, "start", _bytes(space))))
+    elif MODULE not in facts.stats:
+        undo.append(back.unload(["zram"]))
     do.append(Run(("sh", SCRIPT, "start", str(size))))
     before = f"{space.size >> 10} MiB" if space else "none"
     return Change((name,), f"{before} -> {size >> 20} MiB", tuple(do), tuple(undo))

@@ -72,7 +72,7 @@ def test_patterns_find_files_and_each_of_them_once(tmp_path: Path, sh: list[str]
         (b"carriage\r\nreturn\r\n", "carriage\r\nreturn\r\n"),
         (b"tab\tand : colon\n", "tab\tand : colon\n"),
         (b"nul\0in\0side\n", "nul\0in\0side\n"),
-        (b"\x01start\n\x02" b"0\n\x03\n", "\x01start\n\x02" "0\n\x03\n"),
+        (b"\x01start\n\x020\n\x03\n", "\x01start\n\x020\n\x03\n"),
         (b"there\t/etc/passwd\nclosed\t/etc/shadow\nend\n",
          "there\t/etc/passwd\nclosed\t/etc/shadow\nend\n"),
         (b"bad \xff byte\n", "bad \ufffd byte\n"),

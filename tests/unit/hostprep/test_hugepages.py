@@ -111,3 +111,19 @@ def test_a_file_of_an_earlier_run_goes_when_nothing_is_wanted() -> None:
     machine = memory(0)
     machine.files[hugepages.OURS] = hugepages.HEAD + LINE.format(512)
     there_and_back(machine, HugePages(), ground())
+
+
+def test_pages_of_pinned_models_come_on_top() -> None:
+    machine = memory(612)
+    machine.files[hugepages.OURS] = hugepages.HEAD + LINE.format(512)
+    machine.files[hugepages.BOOT] = "b1\n"
+    machine.files["/var/lib/inferbase/pages/box-one"] = "/m.gguf\t209715200\t1\t100\tb1\n"
+    machine.files["/var/lib/inferbase/pages/box-two"] = "/n.gguf\t209715200\t1\t100\tb0\n"
+    prepared = see(machine, HugePages(), wanted(_2M=512))
+    assert [(f.verdict, f.live) for f in prepared.findings] == [
+        ("ok", "612 (100 of pinned models)")
+    ]
+    assert not prepared.changes
+    machine.files[POOL] = "512\n"
+    prepared = see(machine, HugePages(), wanted(_2M=512))
+    assert [change.text for change in prepared.changes] == ["512 -> 612"]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from inferfleet.hostprep.facts import Facts, Look
+import pytest
+
+from inferfleet.hostprep.facts import Facts, Look, Stat
 from inferfleet.hostprep.judge import do_steps, judge, look_for
 from inferfleet.hostprep.kinds import boot, sysctl, sysfs
+from inferfleet.hostprep.kinds.files import Files
 from inferfleet.hostprep.kinds.sysctl import Sysctl
 from inferfleet.hostprep.kinds.sysfs import Sysfs
 from inferfleet.hostprep.registry import KINDS
@@ -162,6 +165,29 @@ def test_all_kinds_together_can_be_asked() -> None:
     asked = look_for(Ground(), KINDS)
     assert "/proc/modules" in asked.paths
     assert len(set(asked.paths)) == len(asked.paths)
+
+
+@pytest.mark.parametrize(
+    ("path", "cuts"),
+    [
+        ("/etc/ssh/sshd_config.d/x.conf", True),
+        ("/etc/netplan/01.yaml", True),
+        ("/etc/nftables.conf", True),
+        ("/etc/default/grub.d/x.cfg", True),
+        ("/etc/sudoers.d/x", True),
+        ("/etc/default/irqbalance", False),
+        ("/etc/motd", False),
+    ],
+)
+def test_a_file_that_can_lose_the_machine(path: str, cuts: bool) -> None:
+    value = {"content": "x\n", "mode": "0644", "after": []}
+    ground = Ground((Wanted("files", path, value),))
+    (new,) = judge(ground, Facts(), {"files": Files()}).changes
+    assert new.cuts is cuts
+    stat = Stat("regular file", "600", "root", "root", "1")
+    facts = Facts({path: "x\n"}, stats={path: stat})
+    (mode,) = judge(ground, facts, {"files": Files()}).changes
+    assert (mode.text, mode.cuts) == ("mode 600 -> 0644", cuts)
 
 
 def test_live_values_are_written_in_the_order_of_kinds_and_keys() -> None:

@@ -169,7 +169,7 @@ def test_no_service_of_the_workstation_uses_cpus_that_go_off_line() -> None:
 
 
 def cpus(text: str | None) -> set[int]:
-    from inferfleet.schema.fields import cpuset_cpus
+    from inferfleet.amounts import cpuset_cpus
 
     return set(cpuset_cpus(text or ""))
 

@@ -16,7 +16,7 @@ from inferfleet.hostprep.setting import Ground, Judgement, Wanted
 from inferfleet.hostprep.steps import Write
 
 SWAPPINESS = "/proc/sys/vm/swappiness"
-FILE = f"""\
+FILE = """\
 # Made by inferbase; `invoke hostprep.rollback` takes it away.
 # why vm.swappiness
 vm.swappiness = 10

@@ -1,0 +1,33 @@
+"""Sizes and CPU lists as people write them; without the libraries that check files."""
+
+from __future__ import annotations
+
+import re
+
+# The kernel's own upper bound (NR_CPUS on x86_64 and arm64 is at most 8192).
+MAX_CPUS = 8192
+_SIZE = re.compile(r"([0-9]{1,15})([kmgt]?)(?:i?b)?", re.IGNORECASE)
+_SIZE_FACTOR = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def parse_size(value: object) -> int:
+    """'96G' or a number of bytes to bytes; K, M, G, T are powers of 1024."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str) and (match := _SIZE.fullmatch(value)):
+        return int(match[1]) * _SIZE_FACTOR[match[2].lower()]
+    raise ValueError("is not a size; write a number with K, M, G or T, such as 96G")
+
+
+def cpuset_cpus(text: str) -> frozenset[int]:
+    """The CPU numbers of a valid CPU list."""
+    cpus: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        start, stop = int(first), int(last or first)
+        if stop < start:
+            raise ValueError(f"is not a CPU list; {part} counts down")
+        if stop >= MAX_CPUS:
+            raise ValueError(f"is not a CPU list; CPUs are numbered below {MAX_CPUS}")
+        cpus.update(range(start, stop + 1))
+    return frozenset(cpus)
