@@ -157,7 +157,7 @@ def hangs(box: Box) -> None:
     box.boot("b", NEW, stage="starting")
 
 
-BAD = {
+BAD: dict[Callable[[Box], None], str] = {
     new_failure: "failed: new.service",
     no_sshd: "sshd was not active",
     no_route: "there was no default route",
@@ -166,7 +166,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("harm", BAD, ids=lambda harm: harm.__name__)
+@pytest.mark.parametrize("harm", BAD, ids=lambda harm: str(harm.__name__))
 def test_tried_once_and_back(box: Box, harm: Callable[[Box], None]) -> None:
     """The restart alone brings the old line; there everything is undone."""
     box.boot("b", NEW)
