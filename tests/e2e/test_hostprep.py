@@ -302,6 +302,23 @@ def test_a_killed_operator(ground: Ground) -> None:
     assert "undone by the machine" not in ground.invoke("plan").out
 
 
+def test_a_power_cut_in_the_middle(ground: Ground) -> None:
+    """Nothing on the machine is left to go back: the next run says so, undoes it, converges."""
+    run = reach(ground)
+    ground.machine.lose_power()
+    ground.machine.start()
+    assert run.ended().rc == 1
+    check = ground.invoke("check")
+    assert check.rc == 2, check
+    assert "run 1 was interrupted" in check.err
+    again = ground.invoke("apply", "--yes")
+    assert again.rc == 0, again
+    assert "the unfinished run 1 was undone" in again.err
+    assert ground.verdicts()[0] == 0
+    assert ground.invoke("rollback", "--yes").rc == 0
+    ground.assert_untouched()
+
+
 def test_a_killed_machine_side(ground: Ground) -> None:
     """Both sides dead in the middle: the journal stays, the next run undoes it first."""
     run = reach(ground)

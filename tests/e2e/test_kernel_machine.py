@@ -8,18 +8,6 @@ from testbed.vm import KernelMachine
 
 # 2 MiB each, on a machine with 2 GiB.
 PAGES = 32
-# The entry that update-grub made, with one more word: the drop-in's words are in it too.
-ONE_SHOT_ENTRY = r"""
-set -e
-update-grub 2>&1
-cd /boot/grub
-{ echo 'menuentry once {'
-  sed -n '/^menuentry/,/^}/p' grub.cfg | sed -n '/^\s*linux/s/$/ inferbase.once/p; /^\s*initrd/p'
-  echo '}'
-} >custom.cfg
-grub-reboot once
-sync
-"""
 
 
 def test_restored_machine(kernel_machine: KernelMachine) -> None:
@@ -46,22 +34,3 @@ def test_restored_machine(kernel_machine: KernelMachine) -> None:
     kernel_machine.restore()
     assert kernel_machine.read("/proc/sys/vm/nr_hugepages").strip() == "0"
     assert not kernel_machine.exists("/tmp/limits")
-
-
-def test_reboot_through_grub(kernel_machine: KernelMachine) -> None:
-    """A drop-in and a one-shot entry reach the kernel; the entry is used once."""
-    kernel_machine.write(
-        "/etc/default/grub.d/50-test.cfg",
-        "GRUB_DEFAULT=saved\n"
-        f'GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX hugepages={PAGES} inferbase.test"\n',
-    )
-    kernel_machine.check(ONE_SHOT_ENTRY)
-    before = kernel_machine.boot_id()
-
-    kernel_machine.reboot()
-    words = kernel_machine.read("/proc/cmdline").split()
-    assert {f"hugepages={PAGES}", "inferbase.test", "inferbase.once"} <= set(words)
-    assert kernel_machine.read("/proc/sys/vm/nr_hugepages").strip() == str(PAGES)
-    assert kernel_machine.boot_id() != before
-    # GRUB itself has cleared it, on a disk that it can write to.
-    assert "next_entry=\n" in kernel_machine.check("grub-editenv /boot/grub/grubenv list")
