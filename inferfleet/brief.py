@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from inferfleet.connect import Reach, reach_of
 from inferfleet.draft import Draft
-from inferfleet.footing import Footing
-from inferfleet.hostprep.setting import Ground
 from inferfleet.secrets import Origin
 
 if TYPE_CHECKING:
+    from inferfleet.footing import Footing
     from inferfleet.schema.fleet import Fleet
 
 
@@ -21,7 +20,8 @@ class Brief:
     """Plain data without a secret, made from the files alone, so that it can be kept on disk.
 
     modelfiles: by service, the parts of an Ollama Modelfile that its machine file gives.
-    ground: what is wanted of the host under the services; footings: what they need of it.
+    footings: what services need of the host under them. gpu: the hardware has GPUs. watched:
+    the machine says how much space must stay free somewhere.
     """
 
     name: str
@@ -30,8 +30,9 @@ class Brief:
     origins: Mapping[str, Origin]
     modelfiles: Mapping[str, Mapping[str, Any]]
     draft: Draft
-    ground: Ground
     footings: Mapping[str, Footing] = field(default_factory=dict)
+    gpu: bool = False
+    watched: bool = False
 
     @property
     def local(self) -> bool:
@@ -61,6 +62,7 @@ def make_brief(fleet: Fleet, name: str) -> Brief:
             if entry.modelfile is not None
         },
         draft=made,
-        ground=ground,
         footings=make_footings(fleet, name, made.release, ground),
+        gpu=bool(ground.hardware.get("gpu")),
+        watched=any(wanted.value.get("min-free") for wanted in ground.of("storage")),
     )

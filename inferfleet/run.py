@@ -18,6 +18,7 @@ from inferfleet.session import Session
 
 if TYPE_CHECKING:
     from inferfleet.brief import Brief
+    from inferfleet.hostprep.setting import Ground
     from inferfleet.schema.fleet import Fleet
 
 
@@ -70,6 +71,11 @@ class Run:
     def brief(self, name: str) -> Brief:
         """What is known of one of the chosen machines."""
         return self.briefs[name]
+
+    def ground(self, name: str) -> Ground:
+        """What is wanted of the host of one machine."""
+        with self._asking:
+            return self._snapshot.grounds([name])[name]
 
     def secrets(self, name: str, lenient: bool = False) -> Mapping[str, Secret]:
         """The machine's secrets; lenient leaves out those that cannot be had now."""

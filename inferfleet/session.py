@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from inferfleet.details import (
-    Details,
-    acting_services,
-    details_script,
-    parse_details,
-    with_details,
-)
 from inferfleet.errors import LOCKED, FleetError
 from inferfleet.events import Event, Listener
-from inferfleet.footing import Footing, footing_problems
 from inferfleet.host import Host
 from inferfleet.models.need import ModelNeed
 from inferfleet.models.observe import observe_script as models_script
@@ -29,19 +21,23 @@ from inferfleet.secrets import Secret
 
 if TYPE_CHECKING:
     from inferfleet.apply import Outcome
+    from inferfleet.footing import Footing
 
 OBSERVE_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A plan with all it was made from, and the session it belongs to."""
+    """A plan with all it was made from, and the session it belongs to.
+
+    contents: path -> what it holds now, of files that change and are not secret.
+    """
 
     talk: Session
     release: Release
     observed: Observed
     plan: Plan
-    details: Details
+    contents: Mapping[str, bytes] = field(default_factory=dict)
     upload: bool = True
 
 
@@ -108,15 +104,17 @@ class Session:
         """Stop and remove what runs; nothing is written but the lock and the history."""
         observed = self.observe()
         plan = down_plan(self.host.name, observed, services)
-        return Planned(self, self.release, observed, plan, Details({}, {}, {}), upload=False)
+        return Planned(self, self.release, observed, plan, upload=False)
 
     def _detailed(
         self, release: Release, observed: Observed, plan: Plan, goal: Goal, forced: bool = False
     ) -> Planned:
         locked = any(problem.code == LOCKED for problem in plan.problems)
         if plan.empty or locked:
-            return Planned(self, release, observed, plan, Details({}, {}, {}))
+            return Planned(self, release, observed, plan)
+        from inferfleet.details import acting_services, details_script, parse_details, with_details
         from inferfleet.diff import reasons
+        from inferfleet.footing import footing_problems
 
         script = details_script(release, observed, plan, self.footings)
         answer = self.host.run(script, sudo=self.sudo, timeout=60).out if script else ""
@@ -129,7 +127,7 @@ class Session:
         acting = acting_services(release, whole)
         problems, notes = footing_problems(release, self.footings, acting, details.missing)
         whole = replace(whole, problems=(*whole.problems, *problems), notes=(*whole.notes, *notes))
-        return Planned(self, release, observed, whole, details)
+        return Planned(self, release, observed, whole, details.contents)
 
     def apply(self, planned: Planned, what: str, listener: Listener) -> Outcome:
         """Fetch what is missing, then the transaction; raises the plan's first problem if any."""

@@ -14,20 +14,23 @@ import pickle
 import stat
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from inferfleet.brief import Brief
 from inferfleet.errors import FleetError, FleetErrors
 from inferfleet.paths import PACKAGE, Roots
 from inferfleet.select import Listed
 
 if TYPE_CHECKING:
+    from inferfleet.brief import Brief
+    from inferfleet.hostprep.setting import Ground
     from inferfleet.schema.fleet import Fleet
+
+T = TypeVar("T")
 
 SETTLED_NS = 1_000_000_000
 READ = ("inventory", "services", "hostprep", "templates")
@@ -58,11 +61,32 @@ class Snapshot:
 
     def briefs(self, names: Iterable[str]) -> dict[str, Brief]:
         """What a run must know of these machines. Raises FleetErrors for those that have none."""
-        found: dict[str, Brief] = {}
+        from inferfleet.brief import make_brief
+
+        return self._each(names, "brief", make_brief)
+
+    def grounds(self, names: Iterable[str]) -> dict[str, Ground]:
+        """What is wanted of these machines' hosts."""
+
+        def make(fleet: Fleet, name: str) -> Ground:
+            from inferfleet.hostprep.merge import make_ground
+
+            return make_ground(fleet, name)
+
+        return self._each(names, "ground", make)
+
+    def _each(
+        self, names: Iterable[str], what: str, make: Callable[[Fleet, str], T]
+    ) -> dict[str, T]:
+        found: dict[str, T] = {}
         errors: list[FleetError] = []
         for name in names:
             try:
-                found[name] = self._read(f"{name}.brief") or self._make(name)
+                kept = self._read(f"{name}.{what}")
+                if kept is None:
+                    kept = make(self.fleet, name)
+                    self._write(f"{name}.{what}", kept)
+                found[name] = kept
             except FleetErrors as error:
                 errors += error.errors
             except FleetError as error:
@@ -78,13 +102,6 @@ class Snapshot:
         }
         self._write("listing", listing)
         return listing
-
-    def _make(self, name: str) -> Brief:
-        from inferfleet.brief import make_brief
-
-        made = make_brief(self.fleet, name)
-        self._write(f"{name}.brief", made)
-        return made
 
     def _read(self, name: str) -> Any:
         """What was kept under that name for the same files; None when there is nothing."""

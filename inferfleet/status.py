@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from inferfleet.gpu.brief import brief_lines
-from inferfleet.hostprep.setting import Ground
-from inferfleet.hostprep.space import space_notes, space_script
 from inferfleet.plan import Goal, make_plan
 from inferfleet.ready import POLL_SECONDS, Readiness, probe_unit
 from inferfleet.release import Unit
 from inferfleet.session import Session
+
+if TYPE_CHECKING:
+    from inferfleet.hostprep.setting import Ground
 
 
 def status_rows(
@@ -25,6 +25,9 @@ def status_rows(
     gpus: the machine has some, so a row says how full and how busy each is. ground: whose
     storage has thresholds of free space.
     """
+    from inferfleet.gpu.brief import brief_lines
+    from inferfleet.hostprep.space import space_notes, space_script
+
     gpus = gpus and services is None
     observed = session.observe(gpus=gpus, space=space_script(ground) if ground else "")
     release = session.release

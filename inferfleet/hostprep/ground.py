@@ -38,44 +38,44 @@ class Seen:
 class GroundSession:
     """Talks to one machine about its host. Raises FleetError for what the user must know."""
 
-    def __init__(self, brief: Brief, sudo_password: Callable[[], str]) -> None:
-        self._brief, self._password = brief, sudo_password
+    def __init__(self, brief: Brief, ground: Ground, sudo_password: Callable[[], str]) -> None:
+        self._brief, self._ground, self._password = brief, ground, sudo_password
         self._host = self._open()
 
     def see(self, mend: bool = False) -> Seen:
         """Look and judge; mend: undo first what an interrupted run has left."""
-        facts = look(self._host, self._brief.ground, KINDS, self._brief.sudo)
-        broken = interrupted(self._brief.ground, facts)
+        facts = look(self._host, self._ground, KINDS, self._brief.sudo)
+        broken = interrupted(self._ground, facts)
         notes: tuple[str, ...] = ()
         if broken is not None and mend:
-            undo(self._host, self._brief.ground, broken, self._brief.sudo)
+            undo(self._host, self._ground, broken, self._brief.sudo)
             notes = (f"the unfinished run {broken} was undone",)
-            facts, broken = look(self._host, self._brief.ground, KINDS, self._brief.sudo), None
+            facts, broken = look(self._host, self._ground, KINDS, self._brief.sudo), None
         elif broken is not None:
             notes = (f"run {broken} was interrupted: the next hostprep.apply undoes it first",)
-        notes += unseen(self._brief.ground, facts)
-        prepared = judge(self._brief.ground, facts, KINDS)
-        return Seen(self, facts, prepared, _record(self._brief.ground, facts), broken, notes)
+        notes += unseen(self._ground, facts)
+        prepared = judge(self._ground, facts, KINDS)
+        return Seen(self, facts, prepared, _record(self._ground, facts), broken, notes)
 
     def apply(self, seen: Seen, listener: Listener) -> Acted:
         """Make what was seen as it is wanted."""
         return act(
             self._host,
             None if self._brief.local else self._open,
-            self._brief.ground,
+            self._ground,
             seen.prepared,
             KINDS,
-            number=max(generations(self._brief.ground, seen.facts), default=0) + 1,
+            number=max(generations(self._ground, seen.facts), default=0) + 1,
             sudo=self._brief.sudo,
             listener=listener,
         )
 
     def rollback(self, seen: Seen) -> Acted:
         """Undo the newest generation."""
-        numbers = generations(self._brief.ground, seen.facts)
+        numbers = generations(self._ground, seen.facts)
         if not numbers:
             raise FleetError(f"{self._host.name}: there is nothing to undo")
-        return undo(self._host, self._brief.ground, numbers[-1], self._brief.sudo)
+        return undo(self._host, self._ground, numbers[-1], self._brief.sudo)
 
     def _open(self) -> Host:
         return open_host(self._brief.name, self._brief.reach, self._password)

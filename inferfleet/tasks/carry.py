@@ -41,7 +41,7 @@ def show_plans(run: Run, answers: list[Answer[Planned]], to_stdout: bool) -> Non
             report(answer.error, run.redact)
         elif answer.value:
             planned = answer.value
-            contents = planned.details.contents
+            contents = planned.contents
             lines = plan_lines(planned.plan, planned.release, contents, brief=not to_stdout)
             say("\n".join([f"{answer.machine}:", *(f"  {line}" for line in lines)]),
                 run.redact, stream)  # fmt: skip

@@ -130,7 +130,7 @@ def plan(
     )
     if format == "json":
         found = [
-            plan_data(a.value.plan, a.value.release, a.value.details.contents)
+            plan_data(a.value.plan, a.value.release, a.value.contents)
             if a.value
             else {"machine": a.machine, "error": str(a.error)}
             for a in answers

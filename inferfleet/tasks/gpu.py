@@ -29,8 +29,7 @@ def gpu(
 
     def work(name: str) -> GpuFacts:
         known = run.brief(name)
-        expected = bool(known.ground.hardware.get("gpu"))
-        return read_gpus(run.session(name, lenient=True), known.local, expected)
+        return read_gpus(run.session(name, lenient=True), known.local, known.gpu)
 
     answers = on_each(run.machines, work)
     found = {answer.machine: answer.value for answer in answers if answer.value}

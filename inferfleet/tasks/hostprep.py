@@ -171,7 +171,7 @@ def _look(
     run = Run(overlay(c), host or (), group or ())
 
     def work(name: str) -> Seen:
-        session: GroundSession = GroundSession(run.brief(name), run.sudo_password)
+        session: GroundSession = GroundSession(run.brief(name), run.ground(name), run.sudo_password)
         return session.see(mend)
 
     return run, on_each(run.machines, work)

@@ -36,8 +36,8 @@ def status(
         lambda name: status_rows(
             run.session(name, lenient=True),
             run.services[name],
-            gpus=bool(run.brief(name).ground.hardware.get("gpu")),
-            ground=run.brief(name).ground,
+            gpus=run.brief(name).gpu,
+            ground=run.ground(name) if run.brief(name).watched else None,
         ),
     )
     rows = _rows(answers)

@@ -95,7 +95,7 @@ def _carry(
     for problem in planned.plan.problems if planned else ():
         raise problem
     if planned:
-        steps = plan_lines(planned.plan, planned.release, planned.details.contents, brief=True)
+        steps = plan_lines(planned.plan, planned.release, planned.contents, brief=True)
         lines += [line for line in steps if not line.endswith("(was asked to restart)")]
     say("\n".join([f"{machine}:", *(f"  {line}" for line in lines)]), run.redact)
     if not yes and not confirmed([machine]):
