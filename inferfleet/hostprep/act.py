@@ -11,7 +11,7 @@ from inferfleet.apply import operator
 from inferfleet.errors import LOCKED, FleetError
 from inferfleet.events import Event, Listener
 from inferfleet.host import Conversation, Host
-from inferfleet.hostprep.facts import LAST_LINE, Facts, look_script, parse_facts
+from inferfleet.hostprep.facts import LAST_LINE, Facts, Look, join, look_script, parse_facts
 from inferfleet.hostprep.judge import Prepared, judge, look_for
 from inferfleet.hostprep.script import act_script
 from inferfleet.hostprep.setting import WRONG, Ground, Kind
@@ -49,9 +49,12 @@ class Acted:
         return not self.failure
 
 
-def look(host: Host, ground: Ground, kinds: Mapping[str, Kind], sudo: bool) -> Facts:
-    """One round trip: everything that the kinds ask."""
-    result = host.run(look_script(look_for(ground, kinds)), sudo=sudo, timeout=LOOK_SECONDS)
+def look(
+    host: Host, ground: Ground, kinds: Mapping[str, Kind], sudo: bool, more: Look | None = None
+) -> Facts:
+    """One round trip: everything that the kinds ask, and more."""
+    asked = join([look_for(ground, kinds), more or Look()])
+    result = host.run(look_script(asked), sudo=sudo, timeout=LOOK_SECONDS)
     if not result.out:
         raise FleetError(f"{host.name}: looking at the machine failed: {result.err.strip()[:300]}")
     return parse_facts(result.out)

@@ -15,7 +15,7 @@ from inferfleet.host import Host
 from inferfleet.hostprep.act import Acted, act, generations, interrupted, look, undo
 from inferfleet.hostprep.facts import Facts
 from inferfleet.hostprep.judge import Prepared, judge
-from inferfleet.hostprep.registry import KINDS
+from inferfleet.hostprep.registry import left_behind, load_kinds, signs
 from inferfleet.hostprep.setting import Ground
 
 if TYPE_CHECKING:
@@ -41,20 +41,21 @@ class GroundSession:
     def __init__(self, brief: Brief, ground: Ground, sudo_password: Callable[[], str]) -> None:
         self._brief, self._ground, self._password = brief, ground, sudo_password
         self._host = self._open()
+        self._kinds = load_kinds(wanted.kind for wanted in ground.settings)
 
     def see(self, mend: bool = False) -> Seen:
         """Look and judge; mend: undo first what an interrupted run has left."""
-        facts = look(self._host, self._ground, KINDS, self._brief.sudo)
+        facts = self._look()
         broken = interrupted(self._ground, facts)
         notes: tuple[str, ...] = ()
         if broken is not None and mend:
             undo(self._host, self._ground, broken, self._brief.sudo)
             notes = (f"the unfinished run {broken} was undone",)
-            facts, broken = look(self._host, self._ground, KINDS, self._brief.sudo), None
+            facts, broken = self._look(), None
         elif broken is not None:
             notes = (f"run {broken} was interrupted: the next hostprep.apply undoes it first",)
         notes += unseen(self._ground, facts)
-        prepared = judge(self._ground, facts, KINDS)
+        prepared = judge(self._ground, facts, self._kinds)
         return Seen(self, facts, prepared, _record(self._ground, facts), broken, notes)
 
     def apply(self, seen: Seen, listener: Listener) -> Acted:
@@ -64,7 +65,7 @@ class GroundSession:
             None if self._brief.local else self._open,
             self._ground,
             seen.prepared,
-            KINDS,
+            self._kinds,
             number=max(generations(self._ground, seen.facts), default=0) + 1,
             sudo=self._brief.sudo,
             listener=listener,
@@ -76,6 +77,15 @@ class GroundSession:
         if not numbers:
             raise FleetError(f"{self._host.name}: there is nothing to undo")
         return undo(self._host, self._ground, numbers[-1], self._brief.sudo)
+
+    def _look(self) -> Facts:
+        """Once; again only when kinds that are not wanted any more have left something."""
+        facts = look(self._host, self._ground, self._kinds, self._brief.sudo, signs(self._kinds))
+        others = left_behind(self._kinds, facts)
+        if others:
+            self._kinds = load_kinds(self._kinds.keys() | others)
+            facts = look(self._host, self._ground, self._kinds, self._brief.sudo)
+        return facts
 
     def _open(self) -> Host:
         return open_host(self._brief.name, self._brief.reach, self._password)

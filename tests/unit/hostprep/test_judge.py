@@ -12,7 +12,7 @@ from inferfleet.hostprep.kinds import boot, sysctl, sysfs
 from inferfleet.hostprep.kinds.files import Files
 from inferfleet.hostprep.kinds.sysctl import Sysctl
 from inferfleet.hostprep.kinds.sysfs import Sysfs
-from inferfleet.hostprep.registry import KINDS
+from inferfleet.hostprep.registry import ENTRIES, left_behind, load_kinds, signs
 from inferfleet.hostprep.setting import Change, Finding, Ground, Judgement, Kind, Verdict, Wanted
 from inferfleet.hostprep.steps import PutFile, Restore, Run, Write
 
@@ -155,16 +155,35 @@ def test_settings_that_are_dropped_take_our_files_away() -> None:
 
 
 def test_all_kinds_leave_a_bare_machine_alone_when_nothing_is_wanted() -> None:
-    found = judge(Ground(), Facts(), KINDS)
+    found = judge(Ground(), Facts(), load_kinds(ENTRIES))
     assert found.findings == ()
     assert found.changes == ()
     assert not found.wrong
 
 
 def test_all_kinds_together_can_be_asked() -> None:
-    asked = look_for(Ground(), KINDS)
+    asked = look_for(Ground(), load_kinds(ENTRIES))
     assert "/proc/modules" in asked.paths
     assert len(set(asked.paths)) == len(asked.paths)
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_what_a_kind_has_left_is_known_by_its_signs(name: str) -> None:
+    """Files that a kind takes away when nothing is wanted are among its signs, or beside them."""
+    kind, own = load_kinds([name])[name], ENTRIES[name].signs
+    assert set(own) <= set(kind.look(Ground()).paths)
+    removed = [file.path for file in kind.judge(Ground(), Facts()).files if file.content is None]
+    assert bool(removed) == bool(own) or name == "cmdline"
+    for path in own:
+        assert left_behind([], Facts({path: "x\n"})) == {name}
+        assert left_behind([name], Facts({path: "x\n"})) == set()
+        assert path in signs([]).paths
+        assert path not in signs([name]).paths
+
+
+def test_kinds_keep_the_order_of_changes() -> None:
+    assert list(load_kinds({"cpu", "modules", "sysctl"})) == ["modules", "sysctl", "cpu"]
+    assert list(load_kinds(ENTRIES)) == list(ENTRIES)
 
 
 @pytest.mark.parametrize(
