@@ -80,7 +80,7 @@ class Box:
 
     def ground(self, **wanted: str) -> Ground:
         settings = tuple(Wanted("values", name, value) for name, value in wanted.items())
-        return Ground(settings, state=str(self.state))
+        return Ground(settings, state=str(self.state), units=str(self.root / "units"))
 
     def see(self, **wanted: str) -> tuple[Facts, Prepared]:
         ground = self.ground(**wanted)

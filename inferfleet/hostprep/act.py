@@ -146,7 +146,8 @@ def _talk(
 def undo(host: Host, ground: Ground, number: int, sudo: bool) -> Acted:
     """Undo one generation: the newest, or an interrupted run's. Raises FleetError."""
     script = program(
-        "lock", "timer", "rollback", state=ground.state, number=number, who=operator(),
+        "lock", "timer", "rollback",
+        state=ground.state, units=ground.units, number=number, who=operator(),
         when=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), what="hostprep.rollback",
     )  # fmt: skip
     result = host.run(script, sudo=sudo, timeout=STEP_SECONDS)

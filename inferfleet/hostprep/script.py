@@ -42,7 +42,8 @@ def act_script(
         [
             program(
                 "lock", "steps", "timer", "hostprep",
-                state=ground.state, number=number, who=operator(), when=when, what="hostprep",
+                state=ground.state, units=ground.units, number=number,
+                who=operator(), when=when, what="hostprep",
                 silence=silence, cut=cut, slow=slow, undo=undo,
                 record=json.dumps(record, separators=(",", ":")),
                 look=look_script(look_for(ground, kinds)),

@@ -47,12 +47,14 @@ class Ground:
     """All that is wanted of one machine's host, and what must be known to want it.
 
     hardware: the hardware file as plain data, {} without one.
-    state: the folder on the machine that keeps what is needed to undo.
+    state: the folder on the machine that keeps what is needed to undo; units: that of systemd's
+    units.
     """
 
     settings: tuple[Wanted, ...] = ()
     hardware: Mapping[str, Any] = field(default_factory=dict)
     state: str = STATE
+    units: str = "/etc/systemd/system"
 
     def of(self, kind: str) -> tuple[Wanted, ...]:
         """The settings of one kind, in the order of their keys."""

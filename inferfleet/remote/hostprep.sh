@@ -1,6 +1,6 @@
 # hostprep: one run of host preparation on a machine; a verdict comes on standard input.
 #
-# Variables: state (the folder), number (of the generation to make), who, when, what, silence
+# Variables: state (the folder), units (systemd's), number (of the generation to make), who, when, what, silence
 # (seconds without a word of the operator after which the run is undone), cut (seconds after the
 # last step after which the machine undoes it by itself unless it was committed; 0: no such timer),
 # slow (seconds that the steps may take before that), undo (text of undo.sh), record (JSON about
@@ -64,6 +64,7 @@ go_back() {
   if [ "$cut" != 0 ]; then
     rm -f "$dir/armed"
     disarm slow undo
+    disarm_boot
   fi
   # Without it the timer has undone everything.
   if [ ! -e "$dir/undo.sh" ] || sh "$dir/undo.sh" "$@"; then
@@ -76,7 +77,8 @@ go_back() {
 hear() { timeout "$silence" sh -c 'IFS= read -r line && printf "%s\n" "$line"'; }
 main() {
   prepare
-  if [ "$cut" != 0 ] && ! { : >"$dir/armed" && arm slow "$((slow + cut))"; }; then
+  if [ "$cut" != 0 ] && ! { : >"$dir/armed" && arm_boot && arm slow "$((slow + cut))"; }; then
+    disarm_boot
     rm -rf "$dir" "$state/journal"
     die timer "systemd-run cannot set the timer that undoes a change which cuts us off"
   fi
@@ -96,7 +98,7 @@ main() {
         fi
         history_line "$what"
         rm -f "$state/journal" "$state/undone"
-        [ "$cut" = 0 ] || disarm slow undo
+        [ "$cut" = 0 ] || { disarm slow undo; disarm_boot; }
         unlock
         say 'done\n'
         exit 0

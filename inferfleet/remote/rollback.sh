@@ -1,5 +1,5 @@
 # rollback: the newest generation of host preparation is undone, or one that was interrupted.
-# Variables: state, number, who, when, what.
+# Variables: state, units, number, who, when, what.
 set -u
 LC_ALL=C
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
@@ -30,6 +30,7 @@ printf '%s\n' "$number" >"$state/journal" && sync "$state/journal"
 if [ -e "$dir/armed" ]; then
   rm -f "$dir/armed"
   disarm slow undo
+  disarm_boot
 fi
 if sh "$dir/undo.sh" "$who" "$what"; then say 'undone\tyes\n'; else say 'undone\tno\n'; fi
 unlock

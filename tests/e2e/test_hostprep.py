@@ -370,6 +370,23 @@ def test_a_machine_that_cuts_itself_off_comes_back(dead: bool, ground: Ground) -
     ground.assert_untouched()
 
 
+def test_a_machine_that_cut_itself_off_and_lost_its_power(ground: Ground) -> None:
+    """No timer outlives that: the next start goes back before there is a network."""
+    ground.wants(files={RULES: {"content": RULE, "after": ["sh", "-c", FOLLOW]}})
+    run = ground.begin(cut=120)
+    machine = ground.machine
+    machine.check("timeout 30 sh -c 'until iptables -S INPUT | grep -q DROP; do sleep 0.02; done'")
+    machine.lose_power()
+    run.kill()
+    machine.start()
+    assert machine.ssh("true", user="admin").rc == 0
+    check = ground.invoke("check")
+    assert "run 1 was undone by the machine itself" in check.err, check
+    machine.check(f"rm -f {STATE}/lock")  # of a dead process: the next run takes it over
+    assert not machine.exists("/etc/systemd/system/inferbase-hostprep-undo.service")
+    ground.assert_untouched()
+
+
 def test_a_machine_that_lets_nobody_in_is_restored_at_once(ground: Ground) -> None:
     """The connection of the run lives on; that no new one can be had is enough."""
     ground.wants(

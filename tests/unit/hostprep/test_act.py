@@ -9,7 +9,7 @@ import stat
 import subprocess
 import time
 from pathlib import Path
-from shlex import quote
+from shlex import quote, split
 
 import pytest
 from hostprep_box import Box
@@ -232,7 +232,7 @@ echo "${0##*/} $*" >>"$LOG"
 [ "${0##*/}" = systemd-run ] || exit 0
 case $TIMER in
   refused) exit 1 ;;
-  at-once) while [ $# -gt 5 ]; do shift; done; exec "$@" ;;
+  at-once) while [ $# -gt 7 ]; do shift; done; exec "$@" ;;
 esac
 """
 
@@ -264,6 +264,32 @@ def test_a_change_that_may_cut_us_off_is_confirmed_anew(box: Box, timer: Path) -
         "inferbase-hostprep-slow-1.timer", "inferbase-hostprep-slow-1.timer"
     ]  # fmt: skip
     assert not (box.state / "1" / "armed").exists()
+    assert not list((box.root / "units").rglob("*.service"))
+
+
+def test_the_next_start_undoes_it_too(box: Box, timer: Path) -> None:
+    """No timer outlives the power of its machine; the unit that is there until the commit does."""
+    units = box.root / "units"
+    seen: list[str] = []
+
+    def lost() -> LocalHost:
+        unit = units / "inferbase-hostprep-undo.service"
+        link = units / "sysinit.target.wants" / unit.name
+        assert link.resolve() == unit
+        seen.append(unit.read_text())
+        raise FleetError("the machine lost its power")
+
+    assert not box.apply(again=lost, **WANTED).ok
+    assert not list(units.rglob("*.service"))
+    box.apply(**WANTED)
+    (line,) = [x for x in seen[0].splitlines() if x.startswith("ExecStart=")]
+    # As systemd reads it: words of the shell, $$ for $.
+    words = split(line.removeprefix("ExecStart=").replace("$$", "$"))
+    subprocess.run(words, check=False)
+    assert box.whole() == "new"
+    (box.state / "1" / "armed").touch()
+    subprocess.run(words, check=True)
+    assert box.whole() == "old"
 
 
 def test_no_new_connection_undoes_it(box: Box, timer: Path) -> None:
