@@ -132,6 +132,7 @@ def test_not_healthy_goes_back(prepared: Prepared) -> None:
     _old(prepared, menu, "sshd was not active")
 
 
+@pytest.mark.slow
 def test_no_user_space_goes_back(prepared: Prepared) -> None:
     machine = prepared.machine
     menu = machine.read("/boot/grub/grub.cfg")

@@ -30,7 +30,7 @@ class Swap:
             findings.append(_active(active, size, facts))
         if any(finding.verdict in ("advice", "unknown") for finding in findings if off):
             return Judgement(tuple(findings))
-        files = list(swaps.files_off(facts) if off else swaps.files_left(facts))
+        files = list(swaps.files_off(facts, zram.ours(facts)) if off else swaps.files_left(facts))
         files += zram.files(size.value if size else None)
         changes = [zram.change(size.name, facts, size.value) if size else zram.removal(facts)]
         if size or active:

@@ -81,8 +81,8 @@ def at_start(facts: Facts) -> list[str]:
     return sources
 
 
-def files_off(facts: Facts) -> Iterator[PutFile]:
-    """Files with which no start brings swap space back."""
+def files_off(facts: Facts, own: Space | None = None) -> Iterator[PutFile]:
+    """Files with which no start brings swap space back. own: ours, which none of them concerns."""
     text = facts.text(FSTAB)
     if text is not None:
         lines = text.splitlines(keepends=True)
@@ -91,7 +91,7 @@ def files_off(facts: Facts) -> Iterator[PutFile]:
     swaps = any(name.endswith(".swap") and unit.file for name, unit in known.items())
     needed = {f"{FOLDER}/{name}.d/{NAME}" for name in SWAP_TOOLS
               if name in known and known[name].there}  # fmt: skip
-    if swaps or spaces(facts) or needed:
+    if swaps or needed or any(space != own for space in spaces(facts)):
         needed.add(ALL_SWAPS)
     if GENERATOR in facts.stats:
         needed |= {ALL_SWAPS, DROP_INS[-1]}

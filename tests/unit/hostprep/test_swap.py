@@ -210,6 +210,13 @@ def test_compressed_swap_takes_the_place_of_all_other() -> None:
     assert f"ExecStart=/bin/sh {zram.SCRIPT} start {4 << 30}\n" in unit
 
 
+def test_compressed_swap_on_a_machine_that_had_none() -> None:
+    """Our own swap space, seen after, asks for nothing more."""
+    trip = there_and_back(host(fstab="LABEL=root / ext4 defaults 0 1\n"), Swap(), ZRAM)
+    assert trip.verdicts() == {"swap.zram": "ok"}
+    assert swaps.ALL_SWAPS not in {file.path for file in trip.before.files}
+
+
 def with_zram(size: int = 4 << 30) -> Host:
     machine = host(fstab="")
     machine.files |= {file.path: file.content or "" for file in zram.files(size)}
