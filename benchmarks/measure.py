@@ -92,18 +92,25 @@ def in_turns(
     rounds: int,
     between: Callable[[], object] = lambda: None,
 ) -> dict[str, list[Sample]]:
-    """Every action once a round; the order turns, so that none always follows the same other.
+    """Every action once a round; the order changes, so that none always follows the same other.
 
-    A slow moment of the machine thus meets all alike. between: run before each action, unmeasured.
+    What one leaves behind (a warm or a throttled processor) meets all alike. between: run before each action, unmeasured.
     """
     samples: dict[str, list[Sample]] = {name: [] for name in actions}
     names = list(actions)
     for number in range(rounds):
-        shift = number % len(names)
-        for name in names[shift:] + names[:shift]:
+        for name in turn(names, number):
             between()
             samples[name].append(actions[name]())
     return samples
+
+
+def turn(names: Sequence[str], number: int) -> list[str]:
+    """The order of a round. Over len(names) rounds, an even number of names, each follows each
+    other once (E. J. Williams, Australian Journal of Scientific Research A 2, 1949)."""
+    count = len(names)
+    zigzag = [place // 2 + 1 if place % 2 else -(place // 2) for place in range(count)]
+    return [names[(place + number) % count] for place in zigzag]
 
 
 def median_seconds(samples: Sequence[Sample]) -> float:

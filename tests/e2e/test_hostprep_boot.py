@@ -17,7 +17,7 @@ UNIT = "inferbase-boot-check.service"
 # Everything that a change brings and that is gone when it is confirmed or undone.
 LEFT = (
     f"ls -d {HOME}/armed {HOME}/words /usr/local/lib/inferbase/boot-check /etc/grub.d/42_inferbase"
-    " /etc/default/grub.d/zz-* /boot/grub/inferbase-* /etc/systemd/system/*/*inferbase* "
+    " /etc/default/grub.d/zz-* /boot/grub/inferbase-* /etc/systemd/system/*/*inferbase-boot* "
     f"/etc/systemd/system/{UNIT} 2>/dev/null; true"
 )
 
