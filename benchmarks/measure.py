@@ -94,7 +94,8 @@ def in_turns(
 ) -> dict[str, list[Sample]]:
     """Every action once a round; the order changes, so that none always follows the same other.
 
-    What one leaves behind (a warm or a throttled processor) meets all alike. between: run before each action, unmeasured.
+    What one leaves behind (a warm or a throttled processor) meets all alike. between: run before
+    each action, unmeasured.
     """
     samples: dict[str, list[Sample]] = {name: [] for name in actions}
     names = list(actions)
