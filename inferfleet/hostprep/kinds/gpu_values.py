@@ -54,7 +54,7 @@ def value_part(wanted: Wanted, ground: Ground, facts: Facts, found: Cards) -> Pa
     wish = value.wish(wanted.value)
     lines: tuple[str, ...] = (boot_line(wanted.key, "all", wish),)
     if not found.gpus:
-        # A driver that is out of order for now must not lose what a start sets.
+        # A driver that is out of order must not lose what a start sets.
         if not kept(lines, facts):
             return Part(missing(wanted, found))
         return Part(missing(wanted, found, _shown(wish, value)), boot=lines)

@@ -50,7 +50,7 @@ def mig_part(wanted: Wanted, ground: Ground, facts: Facts, found: Cards) -> Part
         verdict: Verdict = "ok" if none else "unsupported"
         return Part(Finding(wanted, "off", "-", verdict, "" if none else "the hardware has no mig"))
     if not found.gpus:
-        # A driver that is out of order for now must not lose what a start makes.
+        # A driver that is out of order must not lose what a start makes.
         lines = boot_lines(wish, None)
         if not kept(lines, facts):
             return Part(missing(wanted, found))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from tools import needs
 
 from inferfleet.hostprep.facts import Facts, Stat
 from inferfleet.hostprep.kinds import memory_guard as guard
@@ -106,7 +106,7 @@ def test_nothing_wanted() -> None:
     assert found == Finding(drop, "before each start", "before each start", "ok")
 
 
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
+@needs("systemd-analyze")
 def test_the_unit_is_clean_and_hardened(tmp_path: Path) -> None:
     path = tmp_path / guard.UNIT
     path.write_text(contents(MemoryGuard().judge(GROUND, facts()))[guard.UNIT_FILE])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from hostprep_table import after, back, ground, one, seen
+from tools import needs
 
 from inferfleet.hostprep.facts import Facts
 from inferfleet.hostprep.kinds.sysctl import OURS, Sysctl, assignments, effective, proc_path
@@ -294,7 +294,7 @@ def test_effective_is_in_the_order_of_names() -> None:
     assert [one.value for one in effective(Facts(files), "a.a=5\n")] == list("123456")
 
 
-@pytest.mark.skipif(shutil.which("sysctl") is None, reason="sysctl is not installed")
+@needs("sysctl")
 def test_the_file_is_what_sysctl_reads(tmp_path: Path) -> None:
     """sysctl itself names each key and value as we meant them; it sets nothing."""
     keys = ("net.ipv4.ip_local_port_range", "vm.swappiness", "kernel.core_pattern")
