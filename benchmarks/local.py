@@ -7,7 +7,6 @@ line that inferbase runs, started and asked for one token again and again until 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import Figure
-from benchmarks.measure import BenchmarkError, Sample, end, in_turns, median_seconds, run
+from benchmarks.measure import (
+    BenchmarkError,
+    Sample,
+    end,
+    in_turns,
+    median_seconds,
+    run,
+    surroundings,
+)
 from benchmarks.servers import free_port
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -62,7 +69,7 @@ class Local:
 
     def invoke(self, task: str) -> Sample:
         """Run a task on the machine."""
-        env = {**os.environ, "INFERBASE_OVERLAY": str(self.folder / "overlay")}
+        env = surroundings(INFERBASE_OVERLAY=str(self.folder / "overlay"))
         return run([INVOKE, task, "--yes", "--host", MACHINE], env=env, cwd=REPOSITORY)
 
     def command(self) -> list[str]:

@@ -29,6 +29,12 @@ class Sample:
     peak: int
 
 
+def surroundings(**extra: str) -> dict[str, str]:
+    """The environment of a user: without what this machine says to Python, ssh and the tools."""
+    foreign = ("INFERBASE_", "SSH_", "ANSIBLE_", "PYTHON")
+    return {k: v for k, v in os.environ.items() if not k.startswith(foreign)} | extra
+
+
 def run(
     argv: Sequence[str | Path],
     *,

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 from functools import partial
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import Figure
-from benchmarks.measure import in_turns, median_seconds, run
+from benchmarks.measure import in_turns, median_seconds, run, surroundings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SIZES = (10, 100, 1000)
@@ -93,7 +92,7 @@ def measure(rounds: int) -> tuple[list[Figure], dict[str, Any]]:
             inventory = Path(folder) / str(size)
             write_inventory(inventory, size)
             command = [sys.executable, "-m", "benchmarks.rendering", str(inventory)]
-            actions[str(size)] = partial(run, command, env=os.environ, cwd=REPOSITORY)
+            actions[str(size)] = partial(run, command, env=surroundings(), cwd=REPOSITORY)
         samples = in_turns(actions, rounds)
     seconds = {size: median_seconds(samples[str(size)]) for size in SIZES}
     # The time of the start is in all three: differences tell what a machine costs.

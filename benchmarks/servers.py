@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.measure import BenchmarkError, end
+from benchmarks.measure import BenchmarkError, end, surroundings
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 
@@ -44,12 +44,7 @@ class Farm:
 
     def environment(self, **extra: str) -> dict[str, str]:
         """What every tool finds in its environment."""
-        kept = {
-            key: value
-            for key, value in os.environ.items()
-            if not key.startswith(("INFERBASE_", "SSH_", "ANSIBLE_", "PYTHON"))
-        }
-        return {**kept, "HOME": str(self.home), **extra}
+        return surroundings(HOME=str(self.home), **extra)
 
     def empty(self, tool: str) -> None:
         """Every machine as it was before the tool came."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from functools import partial
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import Figure
-from benchmarks.measure import in_turns, median_ratio, median_seconds, run
+from benchmarks.measure import in_turns, median_ratio, median_seconds, run, surroundings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 INVOKE = Path(sys.executable).with_name("invoke")
@@ -21,7 +20,7 @@ def measure(rounds: int) -> tuple[list[Figure], dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="startup-") as folder:
         empty = Path(folder)
         (empty / "tasks.py").touch()
-        listing = partial(run, [INVOKE, "--list"], env=os.environ)
+        listing = partial(run, [INVOKE, "--list"], env=surroundings())
         samples = in_turns(
             {
                 # Invoke has nothing to list there, and says so with exit status 1.
