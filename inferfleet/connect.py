@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from inferfleet.host import Host
 
 if TYPE_CHECKING:
+    from inferfleet.hosts.early import Early
     from inferfleet.schema.machine import Machine
 
 
@@ -31,8 +32,16 @@ def reach_of(machines: Mapping[str, Machine], name: str) -> Reach:
     return Reach(machine.address, machine.user, machine.port, _jump(machines, machine.jump))
 
 
-def open_host(name: str, reach: Reach, sudo_password: Callable[[], str] | None = None) -> Host:
-    """The host of a machine, not connected yet. sudo_password is asked at most when needed."""
+def open_host(
+    name: str,
+    reach: Reach,
+    sudo_password: Callable[[], str] | None = None,
+    early: Early | None = None,
+) -> Host:
+    """The host of a machine, not connected yet. sudo_password is asked at most when needed.
+
+    early: connections already begun.
+    """
     if reach.address is None:
         from inferfleet.hosts.local import LocalHost
 
@@ -46,6 +55,7 @@ def open_host(name: str, reach: Reach, sudo_password: Callable[[], str] | None =
         port=reach.port,
         jump=reach.jump,
         sudo_password=sudo_password,
+        early=early,
     )
 
 

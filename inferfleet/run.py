@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from inferfleet.connect import open_host
 from inferfleet.draft import fill
 from inferfleet.errors import FleetError
+from inferfleet.hosts.early import Early
 from inferfleet.release import Release
 from inferfleet.secrets import Redactor, Secret, resolve
 from inferfleet.session import Session
@@ -62,6 +63,7 @@ class Run:
         self._redactor = Redactor(())
         self._password: str | None = None
         self._asking = threading.RLock()
+        self._early: Early | None = None
 
     @property
     def fleet(self) -> Fleet:
@@ -96,13 +98,23 @@ class Run:
 
     def session(self, name: str, lenient: bool = False) -> Session:
         """A session with one machine; lenient is for tasks that only look or stop."""
+        early = self.early()
         known, secrets = self.brief(name), self.secrets(name, lenient)
         release = self.release(name, secrets)
-        host = open_host(name, known.reach, self.sudo_password)
+        host = open_host(name, known.reach, self.sudo_password, early)
         unknown = tuple(sorted(known.origins.keys() - secrets.keys()))
         return Session(
             host, release, known.sudo, secrets, known.modelfiles, unknown, known.footings
         )
+
+    def early(self) -> Early:
+        """Connections to the chosen machines, begun when first asked for."""
+        with self._asking:
+            if self._early is None:
+                remote = {n: str(b.reach) for n, b in self.briefs.items() if b.reach.address}
+                self._early = Early(self._snapshot.folder, remote)
+                self._early.begin()
+            return self._early
 
     def redact(self, text: str) -> str:
         """The text without any secret that this run has seen."""

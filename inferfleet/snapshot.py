@@ -41,6 +41,7 @@ class Snapshot:
     """The machines of these folders, checked now or found as they were checked before.
 
     Raises FleetErrors with every mistake in the files; nothing of files with mistakes is kept.
+    folder: the user's private one for these roots, which may not exist; None when there is none.
     """
 
     def __init__(self, roots: Roots) -> None:
@@ -49,7 +50,7 @@ class Snapshot:
         # A file of this very moment could change once more without its times showing it.
         self._settled = time.time_ns() - newest > SETTLED_NS
         base = cache_folder()
-        self._folder = base / sha256(repr(roots).encode()).hexdigest()[:24] if base else None
+        self.folder = base / sha256(repr(roots).encode()).hexdigest()[:24] if base else None
         self.listing: Mapping[str, Listed] = self._read("listing") or self._list()
 
     @cached_property
@@ -105,15 +106,15 @@ class Snapshot:
 
     def _read(self, name: str) -> Any:
         """What was kept under that name for the same files; None when there is nothing."""
-        return read_kept(self._folder / name, self._identity) if self._folder else None
+        return read_kept(self.folder / name, self._identity) if self.folder else None
 
     def _write(self, name: str, value: object) -> None:
-        if not self._folder or not self._settled:
+        if not self.folder or not self._settled:
             return
-        path = self._folder / name
+        path = self.folder / name
         new = path.with_name(f"{name}.{os.getpid()}")
         with suppress(OSError):
-            self._folder.mkdir(mode=0o700, exist_ok=True)
+            self.folder.mkdir(mode=0o700, exist_ok=True)
             handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(handle, "wb") as file:
                 file.write(self._identity + pickle.dumps(value))

@@ -20,6 +20,7 @@ from inferfleet.hostprep.setting import Ground
 
 if TYPE_CHECKING:
     from inferfleet.brief import Brief
+    from inferfleet.hosts.early import Early
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,16 @@ class Seen:
 class GroundSession:
     """Talks to one machine about its host. Raises FleetError for what the user must know."""
 
-    def __init__(self, brief: Brief, ground: Ground, sudo_password: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        brief: Brief,
+        ground: Ground,
+        sudo_password: Callable[[], str],
+        early: Early | None = None,
+    ) -> None:
+        """early: connections already begun; the one that confirms a change is always new."""
         self._brief, self._ground, self._password = brief, ground, sudo_password
-        self._host = self._open()
+        self._host = open_host(brief.name, brief.reach, sudo_password, early)
         self._kinds = load_kinds(wanted.kind for wanted in ground.settings)
 
     def see(self, mend: bool = False) -> Seen:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import subprocess
+from collections.abc import Callable
 from typing import Any
 
 import fabric
@@ -69,7 +70,14 @@ class StrictConnection(fabric.Connection):  # type: ignore[misc]
     It reads no configuration: the login says all, and the gateway is the hop before it.
     """
 
-    def __init__(self, login: Login, gateway: StrictConnection | None, jumps: str) -> None:
+    def __init__(
+        self,
+        login: Login,
+        gateway: StrictConnection | None,
+        jumps: str,
+        dial: Callable[[Login], socket.socket],
+    ) -> None:
+        """gateway: the hop before, None for the first, which dial makes the TCP connection of."""
         super().__init__(
             login.host,
             user=login.user,
@@ -81,6 +89,7 @@ class StrictConnection(fabric.Connection):  # type: ignore[misc]
         self.client = SSHClient()
         self.client.set_missing_host_key_policy(self.policy)
         self.login = login
+        self._dial = dial
         self._proxy: subprocess.Popen[bytes] | None = None
         self.connect_kwargs = {
             "timeout": 3 * login.timeout,  # of the steps below together
@@ -101,7 +110,7 @@ class StrictConnection(fabric.Connection):  # type: ignore[misc]
             if login.proxy_command:
                 self.connect_kwargs["sock"], self._proxy = _proxy(login.proxy_command)
             elif not self.gateway:
-                self.connect_kwargs["sock"] = _socket(login)
+                self.connect_kwargs["sock"] = wire(self._dial(login), login)
             super().open()
         except FleetError:
             self.client.close()
@@ -129,12 +138,19 @@ class StrictConnection(fabric.Connection):  # type: ignore[misc]
         return transport
 
 
-def chain(logins: tuple[Login, ...]) -> StrictConnection:
+def dial(login: Login) -> socket.socket:
+    """A TCP connection to where a login leads."""
+    return socket.create_connection((login.host, login.port), timeout=login.timeout)
+
+
+def chain(
+    logins: tuple[Login, ...], dial: Callable[[Login], socket.socket] = dial
+) -> StrictConnection:
     """The connection to the last login through all before it, not yet open."""
     connection: StrictConnection | None = None
     jumps: list[str] = []
     for login in logins:
-        connection = StrictConnection(login, connection, ",".join(jumps))
+        connection = StrictConnection(login, connection, ",".join(jumps), dial)
         jumps.append(f"{login.user}@{login.address}")
     if connection is None:
         raise ValueError("no login to connect to")
@@ -152,9 +168,8 @@ def _proxy(command: str) -> tuple[socket.socket, subprocess.Popen[bytes]]:
     return ours, process
 
 
-def _socket(login: Login) -> socket.socket:
-    """A TCP connection that sends at once and notices a dead peer."""
-    plain = socket.create_connection((login.host, login.port), timeout=login.timeout)
+def wire(plain: socket.socket, login: Login) -> socket.socket:
+    """The same TCP connection, which sends at once and notices a dead peer."""
     sock = Wire(fileno=plain.detach())
     sock.settimeout(login.timeout)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

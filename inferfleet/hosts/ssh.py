@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,8 @@ from paramiko.ssh_exception import SSHException
 from inferfleet.errors import FleetError
 from inferfleet.hosts import config, configfile, shell, terminal
 from inferfleet.hosts.base import ScriptHost
-from inferfleet.hosts.connection import StrictConnection, chain
+from inferfleet.hosts.connection import StrictConnection, chain, dial
+from inferfleet.hosts.early import Early
 from inferfleet.hosts.forward import Peer, relay
 from inferfleet.hosts.program import Program
 
@@ -32,6 +34,7 @@ class SshHost(ScriptHost):
     ssh_config: a file read instead of ~/.ssh/config and /etc/ssh/ssh_config. connect_timeout:
     seconds for each step of a connection. identity: private key file tried first. known_hosts:
     a file read instead of the user's. sudo_password: asked only when sudo wants a password.
+    early: connections already begun.
 
     `StrictHostKeyChecking no` changes nothing here. Several threads may use one host.
     """
@@ -48,6 +51,7 @@ class SshHost(ScriptHost):
         connect_timeout: float = 10.0,
         identity: str | None = None,
         known_hosts: str | None = None,
+        early: Early | None = None,
     ) -> None:
         super().__init__(name, sudo_password)
         self._target = config.Target(address, user, port)
@@ -55,6 +59,7 @@ class SshHost(ScriptHost):
         self._ssh_config = ssh_config
         self._overrides = config.Overrides(connect_timeout, known_hosts)
         self._identity = identity
+        self._early = early
         self._lock = threading.Lock()
         self._connection: StrictConnection | None = None
 
@@ -113,7 +118,7 @@ class SshHost(ScriptHost):
                     jump=self._jump,
                     identity=self._identity,
                 )
-                connection = chain(logins)
+                connection = chain(logins, self._dial)
                 try:
                     connection.open()
                 except BaseException:
@@ -121,6 +126,16 @@ class SshHost(ScriptHost):
                     raise
                 self._connection = connection
             return self._connection
+
+    def _dial(self, login: config.Login) -> socket.socket:
+        """A TCP connection to the first hop: the one begun early, or a new one."""
+        if self._early is None:
+            return dial(login)
+        sock = self._early.take(self.name, login.host, login.port, login.timeout)
+        if sock is None:
+            sock = dial(login)
+            self._early.remember(self.name, sock)
+        return sock
 
     def _channel(self, connection: StrictConnection) -> Channel:
         """A new session; sshd allows ten at once (MaxSessions), so one may have to wait."""

@@ -15,7 +15,7 @@ from inferfleet.tasks.edge import overlay, report, verb
 
 if TYPE_CHECKING:
     from inferfleet.hostprep.act import Acted
-    from inferfleet.hostprep.ground import GroundSession, Seen
+    from inferfleet.hostprep.ground import Seen
     from inferfleet.parallel import Answer
     from inferfleet.run import Run
 
@@ -171,7 +171,8 @@ def _look(
     run = Run(overlay(c), host or (), group or ())
 
     def work(name: str) -> Seen:
-        session: GroundSession = GroundSession(run.brief(name), run.ground(name), run.sudo_password)
+        early = run.early()
+        session = GroundSession(run.brief(name), run.ground(name), run.sudo_password, early)
         return session.see(mend)
 
     return run, on_each(run.machines, work)
