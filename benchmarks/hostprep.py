@@ -30,7 +30,7 @@ from benchmarks.measure import (
     run_together,
 )
 from benchmarks.servers import Farm, farm
-from inferfleet.hostprep.kinds.sysfs import shown
+from inferfleet.hostprep.kinds.kernel.sysfs import shown
 from inferfleet.hostprep.setting import STATE
 
 REPOSITORY = Path(__file__).resolve().parent.parent

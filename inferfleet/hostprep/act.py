@@ -120,23 +120,24 @@ def _talk(
     listener: Listener,
 ) -> Acted:
     talk = host.converse(script, sudo=sudo)
-    failure, answer = _until_look(host.name, talk, listener)
+    notes: list[str] = []
+    failure, answer = _until_look(host.name, talk, listener, notes)
     if failure:
-        return _undone(host.name, talk, failure)
+        return _undone(host.name, talk, failure, notes)
     after = judge(ground, parse_facts(answer), kinds)
     failure = verify(prepared, after)
     if not failure and again is not None:
         failure = _reachable(again, sudo)
     if failure:
         talk.send(b"revert\n")
-        return _undone(host.name, talk, failure)
+        return _undone(host.name, talk, failure, notes)
     talk.send(b"commit\n")
     record = _read(host.name, talk)
-    while record[0] == "failed":
+    while record[0] in ("failed", "gpu"):
         record = _read(host.name, talk)
     talk.finish(FINISH_SECONDS)
     if record[0] == "done":
-        return Acted(host.name, changed=True, after=after)
+        return Acted(host.name, changed=True, notes=tuple(notes), after=after)
     if record[0] == "undone":
         failure = "the machine has undone it: it heard nothing for too long"
         return Acted(host.name, failure=failure, undone=record[1:] == ["yes"])
@@ -146,7 +147,7 @@ def _talk(
 def undo(host: Host, ground: Ground, number: int, sudo: bool) -> Acted:
     """Undo one generation: the newest, or an interrupted run's. Raises FleetError."""
     script = program(
-        "lock", "timer", "rollback",
+        "talk", "lock", "timer", "rollback",
         state=ground.state, units=ground.units, number=number, who=operator(),
         when=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), what="hostprep.rollback",
     )  # fmt: skip
@@ -162,7 +163,19 @@ def undo(host: Host, ground: Ground, number: int, sudo: bool) -> Acted:
             f"{'; '.join(failed) or result.err.strip()[:300]}",
             hint="mend what it names, then run `invoke hostprep.rollback` again",
         )
-    return Acted(host.name, changed=True, undone=True)
+    notes = tuple(lost_gpu(host.name, fields) for fields in records if fields[0] == "gpu")
+    return Acted(host.name, changed=True, undone=True, notes=notes)
+
+
+def lost_gpu(machine: str, fields: Sequence[str]) -> str:
+    """What to know of a container that lost its GPU: a record of gpu-containers.sh in words."""
+    did, container, service = (*fields[1:], "", "", "")[:3]
+    lost = f"lost its GPU when systemd read its units anew ({container})"
+    if did == "restarted":
+        return f"{service} {lost} and was restarted"
+    if service:
+        return f"{service} {lost}: `invoke restart --host {machine} --service {service}`"
+    return f"a container that is not ours {lost}: `docker restart {container}` on {machine}"
 
 
 def verify(before: Prepared, after: Prepared) -> str:
@@ -178,13 +191,17 @@ def verify(before: Prepared, after: Prepared) -> str:
     return "read back: " + "; ".join(bad) if bad else ""
 
 
-def _until_look(machine: str, talk: Conversation, listener: Listener) -> tuple[str, str]:
-    """(why it failed, "") or ("", the machine as it is after the changes)."""
+def _until_look(
+    machine: str, talk: Conversation, listener: Listener, notes: list[str]
+) -> tuple[str, str]:
+    """(why it failed, "") or ("", the machine as it is after the changes); adds to notes."""
     failure = ""
     while True:
         fields = _read(machine, talk)
         if fields[0] == "step":
             listener(Event(machine, "step", fields[1]))
+        elif fields[0] == "gpu":
+            notes.append(lost_gpu(machine, fields))
         elif fields[0] == "failed":
             failure = ": ".join(part for part in fields[1:] if part)
             return failure, ""
@@ -198,12 +215,13 @@ def _until_look(machine: str, talk: Conversation, listener: Listener) -> tuple[s
             return "", "\n".join(lines) + "\n"
 
 
-def _undone(machine: str, talk: Conversation, failure: str) -> Acted:
-    notes = []
+def _undone(machine: str, talk: Conversation, failure: str, notes: list[str]) -> Acted:
     while True:
         fields = _read(machine, talk)
         if fields[0] == "failed" and len(fields) > 1:
             notes.append(f"not undone: {fields[1]}")
+        if fields[0] == "gpu":
+            notes.append(lost_gpu(machine, fields))
         if fields[0] == "undone":
             talk.finish(FINISH_SECONDS)
             return Acted(machine, failure=failure, undone=fields[1:] == ["yes"], notes=tuple(notes))

@@ -98,7 +98,12 @@ def _differs(file: PutFile, facts: Facts) -> bool:
 
 
 def _after(files: Sequence[PutFile]) -> list[tuple[str, ...]]:
-    return list(dict.fromkeys(file.after for file in files if file.after))
+    """What must follow the files: systemd reads its units anew at most once, and first."""
+    argvs = list(dict.fromkeys(file.after for file in files if file.after))
+    if any(file.reload for file in files):
+        argvs.append(boot.RELOAD)
+    anew = [argv for argv in (boot.REEXEC, boot.RELOAD) if argv in argvs]
+    return [*anew[:1], *(argv for argv in argvs if argv not in anew)]
 
 
 def _file_changes(files: Sequence[PutFile]) -> Iterable[Change]:

@@ -31,16 +31,16 @@ class Entry:
 _UNITS = "/etc/systemd/system"
 ENTRIES: dict[str, Entry] = {
     "modules": Entry(
-        "modules:Modules",
+        "kernel.modules:Modules",
         ("/etc/modules-load.d/90-inferbase.conf", "/etc/modprobe.d/90-inferbase-blocked.conf"),
     ),
     "module-options": Entry(
-        "module_options:ModuleOptions", ("/etc/modprobe.d/zz-inferbase-options.conf",)
+        "kernel.module_options:ModuleOptions", ("/etc/modprobe.d/zz-inferbase-options.conf",)
     ),
-    "sysctl": Entry("sysctl:Sysctl", ("/etc/sysctl.d/90-inferbase.conf",)),
-    "sysfs": Entry("sysfs:Sysfs", ("/etc/tmpfiles.d/90-inferbase.conf",)),
+    "sysctl": Entry("kernel.sysctl:Sysctl", ("/etc/sysctl.d/90-inferbase.conf",)),
+    "sysfs": Entry("kernel.sysfs:Sysfs", ("/etc/tmpfiles.d/90-inferbase.conf",)),
     "cmdline": Entry(
-        "cmdline:Cmdline",
+        "cmdline.cmdline:Cmdline",
         (
             "/etc/default/grub.d/90-inferbase.cfg",
             "/etc/default/grub.d/zz-inferbase-trial.cfg",
@@ -48,51 +48,53 @@ ENTRIES: dict[str, Entry] = {
             "/var/lib/inferbase/boot/words",
         ),
     ),
-    "hugepages": Entry("hugepages:HugePages", ("/etc/tmpfiles.d/90-inferbase-hugepages.conf",)),
-    "mounts": Entry("mounts:Mounts", (f"{_UNITS}/local-fs.target.d/90-inferbase.conf",)),
-    "files": Entry("files:Files"),
+    "hugepages": Entry(
+        "memory.hugepages:HugePages", ("/etc/tmpfiles.d/90-inferbase-hugepages.conf",)
+    ),
+    "mounts": Entry("storage.mounts:Mounts", (f"{_UNITS}/local-fs.target.d/90-inferbase.conf",)),
+    "files": Entry("system.files:Files"),
     # Before what programs that are to be stopped would set back when they end.
-    "units": Entry("units:Units"),
-    "time": Entry("timesync:Time"),
+    "units": Entry("system.units:Units"),
+    "time": Entry("system.timesync:Time"),
     "limits": Entry(
-        "limits:Limits",
+        "system.limits:Limits",
         (
             "/etc/security/limits.d/90-inferbase.conf",
             "/etc/systemd/system.conf.d/90-inferbase.conf",
         ),
     ),
     "swap": Entry(
-        "swap:Swap",
+        "memory.swap:Swap",
         (f"{_UNITS}/swap.d/90-inferbase.conf", f"{_UNITS}/inferbase-zram.service"),
     ),
-    "cpu": Entry("cpu:Cpu", ("/etc/tmpfiles.d/90-inferbase-cpu.conf",)),
+    "cpu": Entry("cpu.cpu:Cpu", ("/etc/tmpfiles.d/90-inferbase-cpu.conf",)),
     "irq": Entry(
-        "irq:Irq",
+        "cpu.irq:Irq",
         (
             f"{_UNITS}/irqbalance.service.d/90-inferbase.conf",
             "/usr/local/lib/inferbase/irqbalance-policy",
         ),
     ),
     "gpu": Entry(
-        "gpu:Gpu",
+        "gpu.gpu:Gpu",
         (
             "/usr/local/lib/inferbase/gpu.sh",
             f"{_UNITS}/nvidia-persistenced.service.d/90-inferbase.conf",
             "/etc/modules-load.d/90-nvidia-uvm-inferbase.conf",
         ),
     ),
-    "storage": Entry("storage:Storage"),
+    "storage": Entry("storage.storage:Storage"),
     "memory-guard": Entry(
-        "memory_guard:MemoryGuard",
+        "memory.memory_guard:MemoryGuard",
         (
             f"{_UNITS}/inferbase-memory-guard.service",
             f"{_UNITS}/earlyoom.service.d/90-inferbase.conf",
         ),
     ),
-    "containerd": Entry("containerd:Containerd"),
+    "containerd": Entry("system.containerd:Containerd"),
     # These two only look.
-    "driver": Entry("driver:Driver"),
-    "firmware": Entry("firmware:Firmware"),
+    "driver": Entry("gpu.driver:Driver"),
+    "firmware": Entry("system.firmware:Firmware"),
 }
 
 

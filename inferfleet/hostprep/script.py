@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
-from inferfleet.apply import operator
+from inferfleet.apply import KEEP_GENERATIONS, operator
 from inferfleet.hostprep.facts import look_script
 from inferfleet.hostprep.judge import Prepared, do_steps, look_for
 from inferfleet.hostprep.setting import Ground, Kind
-from inferfleet.hostprep.steps import Restore, Step, Write, dump, shell
+from inferfleet.hostprep.steps import Restore, Step, Write, dump, reloads, shell
 from inferfleet.remote import program
 
 
@@ -27,9 +27,10 @@ def act_script(
 ) -> str:
     """The shell program of one run. silence, cut, slow: seconds, see remote/hostprep.sh."""
     when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    done = do_steps(prepared.files, prepared.changes)
     lines = [
         f"  attempt {shlex.quote(' '.join(text.split()))} {shell(step)} || return 1"
-        for text, steps in do_steps(prepared.files, prepared.changes)
+        for text, steps in done
         for step in steps
     ]
     record = {
@@ -41,10 +42,12 @@ def act_script(
     return "\n".join(
         [
             program(
-                "lock", "steps", "timer", "hostprep",
+                "talk", "lock", "steps", "timer", "gpu-containers", "hostprep",
                 state=ground.state, units=ground.units, number=number,
                 who=operator(), when=when, what="hostprep",
+                keep=KEEP_GENERATIONS,
                 silence=silence, cut=cut, slow=slow, undo=undo,
+                reloads=_reloads(step for _, steps in done for step in steps),
                 record=json.dumps(record, separators=(",", ":")),
                 look=look_script(look_for(ground, kinds)),
             ),
@@ -66,6 +69,13 @@ def undo_script(folder: str, steps: Sequence[Step]) -> str:
             line = f"write_back {shlex.quote(step.path)} {shlex.quote(step.value)}"
         text = step.path if isinstance(step, Restore) else line
         lines.append(f'( {line} ) 2>&1 || failed="$failed "{shlex.quote(text)}')
-    head = program("steps", state=folder.rpartition("/")[0], dir=folder)
+    head = program(
+        "steps", "gpu-containers",
+        state=folder.rpartition("/")[0], dir=folder, reloads=_reloads(steps),
+    )  # fmt: skip
     path = "PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin\nexport PATH\nfailed=\n"
     return "\n".join([path + head, *lines, program("undo")])
+
+
+def _reloads(steps: Iterable[Step]) -> str:
+    return "yes" if any(map(reloads, steps)) else ""

@@ -14,13 +14,15 @@ class PutFile:
 
     A file that is there keeps its owner and mode. after: a command (argv) that must follow a
     change of the file, such as update-grub; run once, after all files, however many changed files
-    name it. reboot, cuts: as in Change.
+    name it. reload: systemd must read its units anew before that, which it does once for all.
+    reboot, cuts: as in Change.
     """
 
     path: str
     content: str | None
     mode: int = 0o644
     after: tuple[str, ...] = ()
+    reload: bool = False
     reboot: str = ""
     cuts: bool = False
 
@@ -49,6 +51,11 @@ class Run:
 
 
 Step = PutFile | Restore | Write | Run
+
+
+def reloads(step: Step) -> bool:
+    """Whether it may make systemd read its units anew, as enabling one does, too."""
+    return isinstance(step, Run) and "systemctl" in " ".join(step.argv)
 
 
 def shell(step: Step) -> str:

@@ -1,32 +1,17 @@
 # hostprep: one run of host preparation on a machine; a verdict comes on standard input.
 #
-# Variables: state (the folder), units (systemd's), number (of the generation to make), who, when, what, silence
-# (seconds without a word of the operator after which the run is undone), cut (seconds after the
-# last step after which the machine undoes it by itself unless it was committed; 0: no such timer),
-# slow (seconds that the steps may take before that), undo (text of undo.sh), record (JSON about
-# the generation), look (a program that looks at the machine).
+# Variables: state (the folder), units (systemd's), number (of the generation to make), who, when,
+# what, keep (how many generations stay), silence (seconds without a word of the operator after
+# which the run is undone), cut (seconds after the last step after which the machine undoes it by
+# itself unless it was committed; 0: no such timer), slow (seconds that the steps may take before
+# that), reloads (yes: steps may make systemd read its units anew), undo (text of undo.sh), record
+# (JSON about the generation), look (a program that looks at the machine).
 # The caller adds the function `forward`, whose lines are `attempt TEXT STEP... || return 1`, and
 # calls `main`.
 #
 # A run that loses its operator is undone; one that is killed leaves a journal, and the next run,
 # or the timer, undoes it.
-set -u
-LC_ALL=C
-PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
-export LC_ALL PATH
-umask 022
-trap '' HUP PIPE INT
 dir=$state/$number
-claim=
-mine=
-
-say() { printf "$@" 2>/dev/null; }
-one_line() { printf '%s' "$1" | tr '\t\n' '  '; }
-die() {
-  unlock
-  say 'error\t%s\t%s\n' "$1" "$(one_line "$2")"
-  exit 1
-}
 attempt() {
   text=$1
   shift
@@ -74,6 +59,16 @@ go_back() {
   fi
   unlock
 }
+# Only the newest can be undone, one after the other: the oldest ones are left out.
+prune() {
+  for path in "$state"/*/; do
+    old=${path%/}
+    old=${old##*/}
+    case $old in '' | *[!0-9]*) continue ;; esac
+    [ "$old" -gt "$((number - keep))" ] && continue
+    mv -T "$state/$old" "$state/.old.$old" && rm -rf "${state:?}/.old.$old"
+  done
+}
 hear() { timeout "$silence" sh -c 'IFS= read -r line && printf "%s\n" "$line"'; }
 main() {
   prepare
@@ -86,6 +81,7 @@ main() {
     go_back "$who" "$what, undone"
     exit 1
   fi
+  [ -z "$reloads" ] || check_gpus
   if [ "$cut" != 0 ] && arm undo "$cut"; then disarm slow; fi
   say 'look\n'
   sh -c "$look" </dev/null 2>/dev/null
@@ -99,6 +95,7 @@ main() {
         history_line "$what"
         rm -f "$state/journal" "$state/undone"
         [ "$cut" = 0 ] || { disarm slow undo; disarm_boot; }
+        prune
         unlock
         say 'done\n'
         exit 0

@@ -1,6 +1,8 @@
 # undo: runs after the steps of one undo, whose failures have set failed. Arguments: who undoes it
 # and what for; none when the machine does so by itself. Nobody need be watching: a timer, the next
-# start of the machine, or the next run may be the caller.
+# start of the machine, or the next run may be the caller. reloads: yes when a step may have made
+# systemd read its units anew.
+[ -z "$reloads" ] || check_gpus
 if [ -z "$failed" ]; then
   now=$(date +%s)
   printf '%s\t%s\t%s\t%s\n' "$now" "${1:-machine}" "${2:-undone}" "${dir##*/}" >>"$state/history"

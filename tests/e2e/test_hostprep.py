@@ -351,12 +351,12 @@ def test_a_machine_that_cuts_itself_off_comes_back(dead: bool, ground: Ground) -
     """
     follow = ["sh", "-c", FOLLOW]
     ground.wants(sysctl=SETTINGS["sysctl"], files={RULES: {"content": RULE, "after": follow}})
-    run = ground.begin(cut=4)
+    run = ground.begin(cut=8)
     machine = ground.machine
     machine.check("timeout 30 sh -c 'until iptables -S INPUT | grep -q DROP; do sleep 0.02; done'")
+    assert machine.exists(RULES)
     with pytest.raises(subprocess.TimeoutExpired):
         machine.ssh("true", user="admin", timeout_s=1.5)
-    assert machine.exists(RULES)
     if dead:
         run.kill()
         machine.check(f"kill -9 $(readlink {STATE}/lock | cut -d '|' -f 1)")

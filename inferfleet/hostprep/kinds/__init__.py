@@ -1,1 +1,1 @@
-"""Kinds of settings, a module each; inferfleet.hostprep.registry names them all."""
+"""Kinds of settings, a folder each topic; inferfleet.hostprep.registry names them all."""

@@ -13,6 +13,8 @@ UNIT = "inferbase-hostprep.service"
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
 WANTS = f"/etc/systemd/system/multi-user.target.wants/{UNIT}"
 RELOAD = ("systemctl", "daemon-reload")
+# Reads units anew, too, and systemd's own configuration.
+REEXEC = ("systemctl", "daemon-reexec")
 # Services start after it, so that they find the clocks, limits and GPU instances they need.
 _UNIT = f"""\
 # Made by inferbase; `invoke hostprep.rollback` takes it away.

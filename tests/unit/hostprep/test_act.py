@@ -14,9 +14,11 @@ from shlex import quote, split
 import pytest
 from hostprep_box import Box
 
+from inferfleet.apply import KEEP_GENERATIONS
 from inferfleet.errors import LOCKED, FleetError
 from inferfleet.host import Conversation
 from inferfleet.hostprep import act as acting
+from inferfleet.hostprep.act import generations
 from inferfleet.hostprep.ground import unseen
 from inferfleet.hostprep.script import undo_script
 from inferfleet.hostprep.steps import Write
@@ -56,6 +58,21 @@ def test_each_run_is_undone_by_itself(box: Box) -> None:
     assert box.ours.read_text() == "one=new\n"
     box.rollback()
     assert box.whole() == "old"
+
+
+def test_the_newest_runs_can_be_undone(box: Box) -> None:
+    count = KEEP_GENERATIONS + 2
+    for number in range(count):
+        assert box.apply(one=f"v{number}").ok
+    kept = sorted(int(path.name) for path in box.state.iterdir() if path.is_dir())
+    assert kept == list(range(3, count + 1))
+    for number in reversed(range(1, count - 1)):
+        box.rollback()
+        assert box.live()["one"] == f"v{number}"
+    assert generations(box.ground(), box.see()[0]) == []
+    assert box.apply(one="new").ok
+    box.rollback()
+    assert box.live()["one"] == "v1"
 
 
 def test_a_replaced_file_comes_back_byte_for_byte(box: Box) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from inferfleet.hostprep.kinds import back, zram
+from inferfleet.hostprep.kinds import back
+from inferfleet.hostprep.kinds.memory import zram
 from inferfleet.hostprep.steps import Run
 
 

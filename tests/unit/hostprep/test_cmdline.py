@@ -11,8 +11,8 @@ import pytest
 
 from inferfleet.hostprep.facts import Facts, Stat
 from inferfleet.hostprep.judge import Prepared, do_steps, judge
-from inferfleet.hostprep.kinds import bls, bootcheck, bootloader, grub
-from inferfleet.hostprep.kinds.cmdline import POSSIBLE, Cmdline
+from inferfleet.hostprep.kinds.cmdline import bls, bootcheck, bootloader, grub
+from inferfleet.hostprep.kinds.cmdline.cmdline import POSSIBLE, Cmdline
 from inferfleet.hostprep.setting import Ground, Wanted
 from inferfleet.hostprep.steps import PutFile, Restore, Run
 

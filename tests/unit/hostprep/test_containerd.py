@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from inferfleet.hostprep.facts import Answer, Facts, Stat
-from inferfleet.hostprep.kinds.containerd import CONFIG, DEFAULT, HEAD, NVIDIA, Containerd, edited
+from inferfleet.hostprep.kinds.system.containerd import (
+    CONFIG,
+    DEFAULT,
+    HEAD,
+    NVIDIA,
+    Containerd,
+    edited,
+)
 from inferfleet.hostprep.setting import Ground, Judgement, Wanted
 
 CASES = Path(__file__).parents[2] / "cases" / "hostprep"

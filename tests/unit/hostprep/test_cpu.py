@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from hostprep_machine import Machine, ground, see, there_and_back, verdicts
 
-from inferfleet.hostprep.kinds import boot, cpu, idle, threads
-from inferfleet.hostprep.kinds.cpu import Cpu
+from inferfleet.hostprep.kinds import boot
+from inferfleet.hostprep.kinds.cpu import cpu, idle, threads
+from inferfleet.hostprep.kinds.cpu.cpu import Cpu
 
 ROOT = "/sys/devices/system/cpu"
 GOVERNOR, PREFERENCE = "scaling_governor", "energy_performance_preference"

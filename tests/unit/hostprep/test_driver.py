@@ -8,7 +8,7 @@ import pytest
 from gpu_cases import ground, one, seen
 
 from inferfleet.hostprep.facts import Answer, Facts
-from inferfleet.hostprep.kinds.driver import MODULE, TOOLKIT, Driver, version
+from inferfleet.hostprep.kinds.gpu.driver import MODULE, TOOLKIT, Driver, version
 
 DRIVER = Driver()
 OPEN = (

@@ -5,7 +5,7 @@ from hostprep_machine import Machine, ground, see, there_and_back, verdicts
 
 from inferfleet.hostprep.facts import look_script
 from inferfleet.hostprep.judge import look_for
-from inferfleet.hostprep.kinds.files import Files
+from inferfleet.hostprep.kinds.system.files import Files
 
 PATH = "/etc/docker/daemon.json"
 

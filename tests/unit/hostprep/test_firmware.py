@@ -8,7 +8,7 @@ import pytest
 from gpu_cases import ground, one, seen
 
 from inferfleet.hostprep.facts import Answer, Facts
-from inferfleet.hostprep.kinds.firmware import (
+from inferfleet.hostprep.kinds.system.firmware import (
     CPUINFO,
     IDLE_DRIVER,
     MEMORY,

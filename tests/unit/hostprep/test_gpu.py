@@ -8,9 +8,9 @@ import pytest
 from gpu_cases import H100, RTX, SPARK, T4, argvs, booted, contents, ground, one, seen, verdict
 
 from inferfleet.hostprep.facts import Answer, Facts, join
-from inferfleet.hostprep.kinds.gpu import Gpu
-from inferfleet.hostprep.kinds.nvidia import HELPER, NOTES
-from inferfleet.hostprep.kinds.persistence import (
+from inferfleet.hostprep.kinds.gpu.gpu import Gpu
+from inferfleet.hostprep.kinds.gpu.nvidia import HELPER, NOTES
+from inferfleet.hostprep.kinds.gpu.persistence import (
     DROP_IN,
     UNIT,
     UVM_DEVICE,

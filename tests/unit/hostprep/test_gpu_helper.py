@@ -17,9 +17,9 @@ from stub_nvidia_smi import install
 
 from inferfleet.hostprep.facts import Answer, Facts
 from inferfleet.hostprep.kinds import boot
-from inferfleet.hostprep.kinds.gpu import Gpu
-from inferfleet.hostprep.kinds.mig import PROBE as LIST
-from inferfleet.hostprep.kinds.nvidia import HELPER, NOTES, PROBE, helper
+from inferfleet.hostprep.kinds.gpu.gpu import Gpu
+from inferfleet.hostprep.kinds.gpu.mig import PROBE as LIST
+from inferfleet.hostprep.kinds.gpu.nvidia import HELPER, NOTES, PROBE, helper
 from inferfleet.hostprep.setting import Ground
 
 GPU = Gpu()

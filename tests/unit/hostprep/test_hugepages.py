@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from hostprep_machine import Machine, apply, ground, see, there_and_back, verdicts
 
-from inferfleet.hostprep.kinds import hugepages
-from inferfleet.hostprep.kinds.hugepages import HugePages
+from inferfleet.hostprep.kinds.memory import hugepages
+from inferfleet.hostprep.kinds.memory.hugepages import HugePages
 
 POOL = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
 NODES = [f"/sys/devices/system/node/node{n}/hugepages/hugepages-2048kB/nr_hugepages"

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from inferfleet.hostprep.facts import Facts, Stat
-from inferfleet.hostprep.kinds import boot, irq
-from inferfleet.hostprep.kinds.irq import Irq, interrupts
+from inferfleet.hostprep.kinds import boot
+from inferfleet.hostprep.kinds.cpu import irq
+from inferfleet.hostprep.kinds.cpu.irq import Irq, interrupts
 from inferfleet.hostprep.setting import Change, Finding, Ground, Judgement, Wanted
 from inferfleet.hostprep.steps import Run
 

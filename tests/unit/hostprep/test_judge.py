@@ -8,10 +8,11 @@ import pytest
 
 from inferfleet.hostprep.facts import Facts, Look, Stat
 from inferfleet.hostprep.judge import do_steps, judge, look_for
-from inferfleet.hostprep.kinds import boot, sysctl, sysfs
-from inferfleet.hostprep.kinds.files import Files
-from inferfleet.hostprep.kinds.sysctl import Sysctl
-from inferfleet.hostprep.kinds.sysfs import Sysfs
+from inferfleet.hostprep.kinds import boot
+from inferfleet.hostprep.kinds.kernel import sysctl, sysfs
+from inferfleet.hostprep.kinds.kernel.sysctl import Sysctl
+from inferfleet.hostprep.kinds.kernel.sysfs import Sysfs
+from inferfleet.hostprep.kinds.system.files import Files
 from inferfleet.hostprep.registry import ENTRIES, left_behind, load_kinds, signs
 from inferfleet.hostprep.setting import Change, Finding, Ground, Judgement, Kind, Verdict, Wanted
 from inferfleet.hostprep.steps import PutFile, Restore, Run, Write
@@ -78,6 +79,33 @@ def test_undo_is_changes_backwards_then_files_then_what_follows_them() -> None:
         Run(RELOAD),
         Run(UPDATE),
     )
+
+
+@pytest.mark.parametrize(
+    ("afters", "expected"),
+    [
+        ([("reload", True)], [boot.RELOAD, ("reload",)]),
+        # Whoever asks for it and in whatever way: once, and before what needs it.
+        ([("x", True), (boot.RELOAD, False), ("y", True)], [boot.RELOAD, ("x",), ("y",)]),
+        ([("x", False), (boot.RELOAD, False)], [boot.RELOAD, ("x",)]),
+        # systemd that starts anew has read everything.
+        ([(boot.RELOAD, False), ("x", True), (boot.REEXEC, False)], [boot.REEXEC, ("x",)]),
+        ([("x", False)], [("x",)]),
+    ],
+)
+def test_systemd_reads_its_units_once(
+    afters: list[tuple[str | tuple[str, ...], bool]], expected: list[tuple[str, ...]]
+) -> None:
+    files = [
+        PutFile(
+            f"/etc/{i}", "x\n", after=(after,) if isinstance(after, str) else after, reload=anew
+        )
+        for i, (after, anew) in enumerate(afters)
+    ]
+    found = judge(Ground(), Facts(), {"k": Given(Judgement((), tuple(files)))})
+    done = [steps for _, steps in do_steps(found.files, found.changes)]
+    assert done[len(files) :] == [[Run(argv)] for argv in expected]
+    assert found.undo[len(files) :] == tuple(map(Run, expected))
 
 
 def test_files_that_are_as_wanted_are_left_out_with_what_follows_them() -> None:

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 from hostprep_machine import Machine, ground, see, there_and_back
 
-from inferfleet.hostprep.kinds import limits
-from inferfleet.hostprep.kinds.limits import Limits
-from inferfleet.hostprep.kinds.sysfs import HEAD
+from inferfleet.hostprep.kinds.kernel.sysfs import HEAD
+from inferfleet.hostprep.kinds.system import limits
+from inferfleet.hostprep.kinds.system.limits import Limits
 
 # As systemd 252 shows them on a Debian 12 test machine.
 DEFAULTS = {

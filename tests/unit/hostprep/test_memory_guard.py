@@ -11,8 +11,8 @@ import pytest
 from tools import needs
 
 from inferfleet.hostprep.facts import Facts, Stat
-from inferfleet.hostprep.kinds import memory_guard as guard
-from inferfleet.hostprep.kinds.memory_guard import MemoryGuard
+from inferfleet.hostprep.kinds.memory import memory_guard as guard
+from inferfleet.hostprep.kinds.memory.memory_guard import MemoryGuard
 from inferfleet.hostprep.setting import Finding, Ground, Judgement, Wanted
 from inferfleet.hostprep.steps import Run
 from inferfleet.remote import program

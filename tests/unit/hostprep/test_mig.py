@@ -8,9 +8,9 @@ import pytest
 from gpu_cases import H100, argvs, booted, ground, one, report, seen, verdict
 
 from inferfleet.hostprep.facts import Answer
-from inferfleet.hostprep.kinds.gpu import Gpu
-from inferfleet.hostprep.kinds.mig import MANAGER, PROBE, layouts, slices
-from inferfleet.hostprep.kinds.nvidia import HELPER
+from inferfleet.hostprep.kinds.gpu.gpu import Gpu
+from inferfleet.hostprep.kinds.gpu.mig import MANAGER, PROBE, layouts, slices
+from inferfleet.hostprep.kinds.gpu.nvidia import HELPER
 
 GPU = Gpu()
 SEVEN = ["1g.12gb"] * 7

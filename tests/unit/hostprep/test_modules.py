@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 from hostprep_machine import Machine, ground, see, there_and_back, verdicts
 
-from inferfleet.hostprep.kinds import module_options, modules
-from inferfleet.hostprep.kinds.module_options import ModuleOptions
-from inferfleet.hostprep.kinds.modules import Modules
-from inferfleet.hostprep.kinds.sysfs import HEAD
+from inferfleet.hostprep.kinds.kernel import module_options, modules
+from inferfleet.hostprep.kinds.kernel.module_options import ModuleOptions
+from inferfleet.hostprep.kinds.kernel.modules import Modules
+from inferfleet.hostprep.kinds.kernel.sysfs import HEAD
 
 BRIDGE = {"br_netfilter": ["llc", "stp", "bridge"], "overlay": [], "nouveau": [], "vfat": []}
 

@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 from hostprep_machine import SYSTEM, Machine, ground, see, there_and_back, verdicts
 
-from inferfleet.hostprep.kinds import back, mounts
-from inferfleet.hostprep.kinds.mounted import TABLE, entries
-from inferfleet.hostprep.kinds.mounts import Mounts, unit_text
-from inferfleet.hostprep.kinds.sysfs import HEAD
+from inferfleet.hostprep.kinds import back
+from inferfleet.hostprep.kinds.kernel.sysfs import HEAD
+from inferfleet.hostprep.kinds.storage import mounts
+from inferfleet.hostprep.kinds.storage.mounted import TABLE, entries
+from inferfleet.hostprep.kinds.storage.mounts import Mounts, unit_text
 
 UNIT = f"{SYSTEM}/mnt-huge.mount"
 SYSTEMD = "proc /proc proc rw,nosuid 0 0\n"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from inferfleet.hostprep.facts import Answer, Facts, Stat
-from inferfleet.hostprep.kinds.storage import MOUNTS, SPACE, Storage
+from inferfleet.hostprep.kinds.storage.storage import MOUNTS, SPACE, Storage
 from inferfleet.hostprep.setting import Change, Finding, Ground, Judgement, Wanted
 from inferfleet.hostprep.space import space_notes, space_script
 from inferfleet.hostprep.steps import Run

@@ -5,9 +5,10 @@ import re
 import pytest
 from hostprep_machine import SYSTEM, Machine, ground, see, there_and_back
 
-from inferfleet.hostprep.kinds import back, swaps, zram
-from inferfleet.hostprep.kinds.mounted import unescape
-from inferfleet.hostprep.kinds.swap import Swap
+from inferfleet.hostprep.kinds import back
+from inferfleet.hostprep.kinds.memory import swaps, zram
+from inferfleet.hostprep.kinds.memory.swap import Swap
+from inferfleet.hostprep.kinds.storage.mounted import unescape
 
 HEADER = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
 DISK = "/dev/sda3                               partition\t2097148\t\t1024\t\t-2\n"

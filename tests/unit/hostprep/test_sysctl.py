@@ -11,7 +11,7 @@ from hostprep_table import after, back, ground, one, seen
 from tools import needs
 
 from inferfleet.hostprep.facts import Facts
-from inferfleet.hostprep.kinds.sysctl import OURS, Sysctl, assignments, effective, proc_path
+from inferfleet.hostprep.kinds.kernel.sysctl import OURS, Sysctl, assignments, effective, proc_path
 from inferfleet.hostprep.setting import Ground, Judgement, Wanted
 from inferfleet.hostprep.steps import Write
 

@@ -10,7 +10,7 @@ from hostprep_table import after, back, ground, one, seen
 from tools import needs
 
 from inferfleet.hostprep.facts import Facts
-from inferfleet.hostprep.kinds.sysfs import HEAD, OURS, Sysfs, shown, tmpfiles_line
+from inferfleet.hostprep.kinds.kernel.sysfs import HEAD, OURS, Sysfs, shown, tmpfiles_line
 from inferfleet.hostprep.setting import Ground, Judgement
 from inferfleet.hostprep.steps import Write
 

@@ -7,9 +7,9 @@ from hostprep_machine import Machine, apply, ground, see, there_and_back, verdic
 
 from inferfleet.hostprep.facts import Answer, Facts, look_script
 from inferfleet.hostprep.judge import look_for
-from inferfleet.hostprep.kinds import unitstate
-from inferfleet.hostprep.kinds.timesync import Time
-from inferfleet.hostprep.kinds.units import Units
+from inferfleet.hostprep.kinds.system import unitstate
+from inferfleet.hostprep.kinds.system.timesync import Time
+from inferfleet.hostprep.kinds.system.units import Units
 
 NAME = "irqbalance.service"
 SHOWN = Path(__file__).parents[2] / "cases" / "hostprep" / "systemctl-show-252.txt"

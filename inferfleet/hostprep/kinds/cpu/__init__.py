@@ -1,0 +1,1 @@
+"""The processor: frequency, idle states, hardware threads, interrupts."""

@@ -1,0 +1,1 @@
+"""Values and modules of the running kernel: sysctl, /sys, modprobe."""

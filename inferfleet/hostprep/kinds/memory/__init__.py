@@ -1,0 +1,1 @@
+"""Huge pages, swap space, and the guard of memory that CPU and GPU share."""

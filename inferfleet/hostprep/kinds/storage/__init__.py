@@ -1,0 +1,1 @@
+"""Directories, disks and mounts."""
