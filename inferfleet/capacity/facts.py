@@ -1,0 +1,101 @@
+"""What is known of a model, found once and kept: its shape, or why there is none."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+
+from inferfleet.capacity.parts import Parts, source_parts
+from inferfleet.capacity.reading import shape_of
+from inferfleet.capacity.shape import Shape
+from inferfleet.errors import FleetError
+from inferfleet.models.need import ModelNeed
+from inferfleet.models.progress import Revealing
+from inferfleet.models.source import source_text
+from inferfleet.snapshot import cache_folder, read_kept
+
+
+@dataclass(frozen=True)
+class Known:
+    """A model's shape, None when it cannot be had. where: it was read; why: it is not known."""
+
+    shape: Shape | None
+    where: str = ""
+    why: str = ""
+
+
+def from_parts(parts: Parts) -> Known:
+    """The shape of files that can be read; what was read once is not read again."""
+    return _kept(parts)
+
+
+def from_source(need: ModelNeed, secrets: Mapping[str, Revealing]) -> Known:
+    """The shape of a model at its source, without its weights.
+
+    A source that cannot be asked now is answered from what was read of it last, and says so.
+    """
+    name = sha256(f"{source_text(need.source)}\0{need.files}".encode()).hexdigest()
+    last = f"{name}.last"
+    try:
+        parts = source_parts(need, secrets)
+        found = _kept(parts)
+    except FleetError as error:
+        old = _read(last)
+        if isinstance(old, Known) and old.shape is not None:
+            return Known(old.shape, f"as read before: {error.what}")
+        return Known(None, why=error.what)
+    if found.shape is not None:
+        _write(last, found)
+    return found
+
+
+def _kept(parts: Parts) -> Known:
+    name = sha256(parts.identity.encode()).hexdigest()
+    old = _read(name)
+    if isinstance(old, Known):
+        return old
+    try:
+        found = Known(shape_of(parts.files), parts.where)
+    except FleetError as error:
+        return Known(None, parts.where, error.what)
+    _write(name, found)
+    return found
+
+
+def _folder() -> Path | None:
+    base = cache_folder()
+    return base / "models" if base else None
+
+
+@cache
+def _identity() -> bytes:
+    """Of the program that makes shapes: another version of it makes them anew."""
+    total = sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        total.update(path.read_bytes())
+    return total.digest()
+
+
+def _read(name: str) -> object:
+    folder = _folder()
+    return read_kept(folder / name, _identity()) if folder else None
+
+
+def _write(name: str, value: Known) -> None:
+    folder = _folder()
+    if folder is None:
+        return
+    path = folder / name
+    new = path.with_name(f"{name}.{os.getpid()}")
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(_identity() + pickle.dumps(value))
+        new.replace(path)

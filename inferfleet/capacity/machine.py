@@ -1,0 +1,95 @@
+"""What a machine offers a service: from its hardware file, or from what it says itself; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from inferfleet.capacity.held import Card, Held
+from inferfleet.capacity.term import Memory
+
+MAIN = "main memory"
+
+
+def file_memory(hardware: Mapping[str, Any], gpus: str | Sequence[str]) -> Memory:
+    """From the hardware file alone; 0 where it gives no memory. gpus: as the service asks.
+
+    hardware: as make_budget has it.
+    """
+    host = int(hardware.get("memory") or 0)
+    there = int(hardware.get("gpus") or 0)
+    count = there if gpus == "all" else 0 if gpus == "none" else len(gpus)
+    unified = bool(hardware.get("unified"))
+    device = host if unified else hardware.get("gpu_memory") or 0
+    return Memory(
+        host=host,
+        device=device if count else 0,
+        gpus=count if device else 0,
+        unified=unified,
+        reserve=int(hardware.get("reserve") or 0),
+        bandwidth=hardware.get("bandwidth"),
+    )
+
+
+def live_memory(hardware: Mapping[str, Any], gpus: str | Sequence[str], held: Held) -> Memory:
+    """From the machine's own word; the hardware file adds reserve and bandwidth."""
+    cards = cards_of(gpus, held.cards)
+    unified = shares(hardware, held)
+    totals = [card.total for card in cards if card.total is not None]
+    frees = [card.free for card in cards if card.free is not None]
+    device = held.total if unified else min(totals, default=0)
+    count = len(cards) if held.cards else _count(hardware, gpus)
+    if count and not device and not unified:
+        device = int(hardware.get("gpu_memory") or 0)
+    return Memory(
+        host=held.total,
+        device=device if count else 0,
+        gpus=count if device else 0,
+        unified=unified,
+        reserve=int(hardware.get("reserve") or 0),
+        bandwidth=hardware.get("bandwidth"),
+        free=held.available if unified or not frees else min(frees),
+    )
+
+
+def shares(hardware: Mapping[str, Any], held: Held | None = None) -> bool:
+    """Whether CPU and GPU share one memory: as the file says, or as the driver tells no total."""
+    if hardware.get("unified"):
+        return True
+    return bool(held and held.cards and all(card.total is None for card in held.cards))
+
+
+def cards_of(gpus: str | Sequence[str], cards: Sequence[Card]) -> tuple[Card, ...]:
+    """The GPUs that a service has, by the numbers or UUIDs of its machine file."""
+    if gpus == "none":
+        return ()
+    if gpus == "all":
+        return tuple(cards)
+    return tuple(c for c in cards if str(c.index) in gpus or c.uuid in gpus)
+
+
+def spread(kind: str, options: Mapping[str, Any], there: int) -> int:
+    """On how many of its GPUs a service puts itself.
+
+    vLLM, SGLang and TGI take as many as they are told to split over, and one otherwise;
+    llama.cpp and Ollama take all that they see.
+    """
+    names = {
+        "vllm": ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size"),
+        "sglang": ("tp-size", "tensor-parallel-size", "pp-size", "dp-size"),
+        "tgi": ("num-shard",),
+    }.get(kind)
+    if names is None:
+        return there
+    count = 1
+    for name in names:
+        value = options.get(name)
+        if isinstance(value, int | str) and str(value).isdigit():
+            count *= max(int(value), 1)
+    return min(count, there)
+
+
+def _count(hardware: Mapping[str, Any], gpus: str | Sequence[str]) -> int:
+    if gpus == "none":
+        return 0
+    return int(hardware.get("gpus") or 0) if gpus == "all" else len(gpus)

@@ -1,0 +1,54 @@
+"""The words of capacity: terms with their arithmetic, a machine's memory, a service's claim."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+How = Literal["exact", "estimated", "declared", "measured"]
+Unit = Literal["bytes", "bytes/token", "tokens", "tokens/s", "requests"]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One line of the arithmetic: what, how much, and how it was reached."""
+
+    name: str
+    amount: float
+    unit: Unit
+    formula: str = ""
+    how: How = "exact"
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a machine offers, in bytes; bandwidth in bytes per second.
+
+    `device` is the total of one GPU as the driver shows it, 0 without a GPU; `gpus` is how many of
+    them the service has. On a machine with unified memory device equals host, and `reserve` is the
+    host's own share. `free` is what is free now, None when nobody asked the machine.
+    """
+
+    host: int
+    device: int = 0
+    gpus: int = 0
+    unified: bool = False
+    reserve: int = 0
+    bandwidth: float | None = None
+    free: int | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What one service takes of one pool of memory, per GPU of it or of the host.
+
+    amount is in bytes; None when it cannot be known, which never refuses anything. `limits` are
+    reasons why the service cannot even start alone, as sentences.
+    """
+
+    service: str
+    pool: Literal["device", "host"]
+    amount: int | None
+    host: int = 0
+    terms: tuple[Term, ...] = ()
+    limits: tuple[str, ...] = field(default=())
