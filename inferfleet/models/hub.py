@@ -9,9 +9,9 @@ from typing import Any
 
 from inferfleet.errors import FleetError
 from inferfleet.models.need import ModelNeed
-from inferfleet.models.origin import Contents, WantedFile
-from inferfleet.models.source import check_member, source_text
-from inferfleet.models.web import Web, access_error
+from inferfleet.models.origin import Contents, Origin, WantedFile
+from inferfleet.models.source import check_member, check_names, source_text
+from inferfleet.models.web import UnreachableError, Web, access_error
 
 # llama.cpp opens the first part of a split GGUF and finds the others beside it.
 _SPLIT = re.compile(r"(.*)-\d{5}-of-(\d{5}\.gguf)")
@@ -43,19 +43,36 @@ def hub_contents(need: ModelNeed, token: str) -> Contents:
                 "choose files that leave it out, or another repository",
             ) from None
         sibling = siblings[name]
-        sha256 = sibling.lfs.sha256 if sibling.lfs else None
-        if need.sha256 and name == need.source.member:
-            if sha256 and sha256 != need.sha256:
-                raise FleetError(
-                    f"model {subject}: the hub has sha256 {sha256}, "
-                    f"the machine file says {need.sha256}",
-                    "correct sha256, or pin the revision that it belongs to",
-                )
-            sha256 = need.sha256
+        sha256 = _agreed(need, name, sibling.lfs.sha256 if sibling.lfs else None)
         git = None if sibling.lfs else sibling.blob_id
         origin = Web(_url(need, name, commit), subject, token, hub=True)
         files.append(WantedFile(name, origin, sibling.size, sha256, git))
+    check_names(need, (file.path for file in files))
+    if getattr(info, "gated", False) and files:
+        # The file list of a gated repository is public; whether its files may be had is asked
+        # before anything is made on the machine.
+        _ask(files[0].origin)
     return Contents(commit, tuple(files))
+
+
+def _ask(origin: Origin) -> None:
+    try:
+        if isinstance(origin, Web):
+            origin.head()
+    except UnreachableError as error:
+        raise _down(str(error)) from None
+
+
+def _agreed(need: ModelNeed, name: str, sha256: str | None) -> str | None:
+    """The checksum of a file: the hub's and ours, which must be one."""
+    ours = need.sha256 if name == need.source.member else need.checksums.get(name)
+    if ours and sha256 and ours != sha256:
+        raise FleetError(
+            f"model {source_text(need.source)}: the hub has sha256 {sha256} of {name}, "
+            f"the file of the model or machine says {ours}",
+            "correct sha256, or pin the revision that it belongs to",
+        )
+    return ours or sha256
 
 
 def _url(need: ModelNeed, name: str, commit: str) -> str:

@@ -33,9 +33,11 @@ class ModelNeed:
     fetched into the file system (path, ollama).
     path: what the engine is told to load, an absolute path on the machine or a name; inside
     the alias when there is one.
-    sha256: of the single file, or None. files: glob patterns of an hf: repository, or ().
-    alias: absolute directory of links to the files, or None; extra: its own files, text by name.
+    sha256: of the single file, or None; checksums: SHA-256 by path, of files of a repository or
+    directory. files: glob patterns of an hf: repository, or ().
+    aliases: absolute directory of links to the files -> its own files, text by name.
     models_dir: the machine's models directory; the stamp is models_dir/.inferbase/KEY.json.
+    declared: name of its model file, or ""; served_name: what that file calls it for clients.
     """
 
     service: str
@@ -45,6 +47,13 @@ class ModelNeed:
     path: str
     sha256: str | None = None
     files: tuple[str, ...] = ()
-    alias: str | None = None
-    extra: Mapping[str, str] = field(default_factory=dict)
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    aliases: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     models_dir: str = ""
+    declared: str = ""
+    served_name: str | None = None
+
+    @property
+    def title(self) -> str:
+        """What messages call it: the name of its model file, else the service."""
+        return self.declared or self.service

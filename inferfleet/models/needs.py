@@ -5,52 +5,65 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from inferfleet.errors import USAGE, FleetError
+from inferfleet.models.declared import Wanted, refuse, wanted
 from inferfleet.models.need import ModelNeed, Source
-from inferfleet.models.source import parse_source, source_text, web_file
+from inferfleet.models.source import source_text, web_file
 
 if TYPE_CHECKING:
     from inferfleet.schema.machine import ModelSpec
+    from inferfleet.schema.model import DeclaredModel
 
 _FILE_SUFFIXES = (".gguf", ".safetensors", ".bin")
 _RESERVED = (["hf"], ["https"], ["file"], ["pypi"])
 
 
 def model_need(
-    service: str, spec: str | ModelSpec | None, default_scheme: str | None, models_dir: str
+    service: str,
+    spec: str | ModelSpec | None,
+    default_scheme: str | None,
+    models_dir: str,
+    declared: Mapping[str, DeclaredModel] | None = None,
 ) -> ModelNeed | None:
     """What a service needs of its model; None when it has no model.
 
-    Everything lies three levels below models_dir, an absolute path on the machine:
-    hf/ORG--NAME/REVISION, pypi/NAME/VERSION, https/HOST/FILE and file/NAME, with a short
-    hash where two models would share a directory. Raises FleetError (code USAGE).
+    declared: the model files by name. Everything lies three levels below models_dir, an absolute
+    path on the machine: hf/ORG--NAME/REVISION, pypi/NAME/VERSION, https/HOST/FILE and file/NAME,
+    with a short hash where two models would share a directory. Raises FleetError (code USAGE).
     """
     if spec is None:
         return None
-    if isinstance(spec, str):
-        source = parse_source(spec, default_scheme)
-        sha256, alias, extra = None, None, {}
-        files: tuple[str, ...] = ()
-    else:
-        source = parse_source(spec.source, default_scheme)
-        sha256, alias, extra = spec.sha256, spec.alias, dict(spec.extra)
-        files = tuple(spec.files or ())
-    _check(source, sha256, files, alias, extra)
+    found = wanted(spec, default_scheme, declared)
+    source, files = found.source, found.files
+    _check(found)
     if not models_dir.startswith("/"):
         raise FleetError(f"models directory {models_dir!r} is not an absolute path", code=USAGE)
     models_dir = models_dir.rstrip("/")
     below, path = _place(source, files)
     directory = f"{models_dir}/{below}" if below else ""
     path = f"{directory}/{path}".rstrip("/") if directory else path
-    if alias is not None:
-        alias = f"{models_dir}/{alias}"
+    if found.loads is not None:
+        alias = f"{models_dir}/{found.loads}"
         path = f"{alias}/{_inside(source, path[len(directory) :])}".rstrip("/")
-    key = _key(source, files)
-    return ModelNeed(service, key, source, directory, path, sha256, files, alias, extra, models_dir)
+    return ModelNeed(
+        service,
+        model_key(source, files),
+        source,
+        directory,
+        path,
+        found.sha256,
+        files,
+        found.checksums,
+        {f"{models_dir}/{alias}": own for alias, own in found.aliases.items()},
+        models_dir,
+        found.declared,
+        found.served_name,
+    )
 
 
 def pinned(need: ModelNeed) -> bool:
@@ -67,31 +80,24 @@ def single_file(source: Source) -> bool:
     return source.scheme == "https" or bool(source.member)
 
 
-def _check(
-    source: Source,
-    sha256: str | None,
-    files: tuple[str, ...],
-    alias: str | None,
-    extra: dict[str, str],
-) -> None:
-    text = source_text(source)
-    if files and (source.scheme != "hf" or source.member):
-        raise _refuse(text, "files", "is for a whole repository of the hub (hf:ORG/NAME)")
-    if sha256 and (source.scheme in ("path", "ollama") or not single_file(source)):
-        raise _refuse(text, "sha256", "is for a source that is one fetched file")
-    if alias and source.scheme == "ollama":
-        raise _refuse(text, "alias", "is not for Ollama, which keeps its own store")
-    if extra and not alias:
-        raise _refuse(text, "extra", "needs an alias, the directory these files stand in")
-    parts = alias.split("/") if alias else []
-    hidden = any(not part or part.startswith(".") for part in parts)
-    if hidden or parts[:1] in _RESERVED:
-        what = f"model {text}: alias {alias!r} cannot be used"
-        raise FleetError(what, "name a directory such as chat or team/language/chat", code=USAGE)
-
-
-def _refuse(text: str, key: str, why: str) -> FleetError:
-    return FleetError(f"model {text}: {key} {why}", f"remove {key}", code=USAGE)
+def _check(found: Wanted) -> None:
+    source, text = found.source, source_text(found.source)
+    repository = source.scheme == "hf" and not source.member
+    if found.files and not repository:
+        raise refuse(source, "files", "is for a whole repository of the hub (hf:ORG/NAME)")
+    if found.sha256 and (source.scheme in ("path", "ollama") or not single_file(source)):
+        raise refuse(source, "sha256", "is for a source that is one fetched file")
+    if found.checksums and not repository and (source.scheme != "file" or single_file(source)):
+        raise refuse(source, "checksums", "is for a repository of the hub or a directory (file:)")
+    for alias in found.aliases:
+        if source.scheme == "ollama":
+            raise refuse(source, "alias", "is not for Ollama, which keeps its own store")
+        parts = alias.split("/")
+        hidden = any(not part or part.startswith(".") for part in parts)
+        if hidden or parts[:1] in _RESERVED:
+            what = f"model {text}: alias {alias!r} cannot be used"
+            hint = "name a directory such as chat or team/language/chat"
+            raise FleetError(what, hint, code=USAGE)
 
 
 def _place(source: Source, files: tuple[str, ...]) -> tuple[str, str]:
@@ -125,7 +131,8 @@ def _inside(source: Source, below: str) -> str:
     return below.lstrip("/")
 
 
-def _key(source: Source, files: tuple[str, ...]) -> str:
+def model_key(source: Source, files: tuple[str, ...]) -> str:
+    """The file-system safe identity of a source and the files chosen of it."""
     text = source_text(source)
     return f"{_slug(text)[:80]}-{_hash(text, *files)}"
 

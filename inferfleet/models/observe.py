@@ -125,6 +125,14 @@ def complete(stamp: Stamp | None, link: str, sizes: Mapping[str, int]) -> bool:
     return all(sizes.get(f.path) in (f.size, -(-f.size // PAGE) * PAGE) for f in stamp.files)
 
 
+def fits(need: ModelNeed, stamp: Stamp) -> bool:
+    """Whether a record has the checksums that the need asks for."""
+    have = {file.path: file.sha256 for file in stamp.files}
+    if any(have.get(path) != wanted for path, wanted in need.checksums.items()):
+        return False
+    return not need.sha256 or need.sha256 in have.values()
+
+
 def _state(key: str, kind: str, stamp: Stamp | None, entries: list[str]) -> ModelState:
     if kind == "foreign":
         return ModelState(key, True, None, 0, True)
@@ -139,15 +147,16 @@ def _state(key: str, kind: str, stamp: Stamp | None, entries: list[str]) -> Mode
 
 
 def _alias_calls(need: ModelNeed) -> list[str]:
-    if need.alias is None:
-        return []
+    calls = []
     real = need.directory or need.source.name
-    extra = "/" + "".join(f"{name}/" for name in sorted(need.extra))
     verb = "alias_links"
     if not need.directory and single_file(need.source):
         verb = "alias_file"
-    calls = ["same=1", shlex.join([verb, need.key, real, need.alias, extra])]
-    for name, text in need.extra.items():
-        digest = sha256(text.encode()).hexdigest()
-        calls.append(shlex.join(["alias_extra", f"{need.alias}/{name}", digest]))
-    return [*calls, shlex.join(["alias_end", need.key])]
+    for alias, own in need.aliases.items():
+        extra = "/" + "".join(f"{name}/" for name in sorted(own))
+        calls += ["same=1", shlex.join([verb, need.key, real, alias, extra])]
+        for name, text in own.items():
+            digest = sha256(text.encode()).hexdigest()
+            calls.append(shlex.join(["alias_extra", f"{alias}/{name}", digest]))
+        calls.append(shlex.join(["alias_end", need.key]))
+    return calls

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
 
 # Ollama says nothing while it checks the digest of a big layer.
 _SILENCE_SECONDS = 900
+# From the start of its process until it listens; a cold disk takes some seconds.
+_START_SECONDS = 20.0
+_POLL_SECONDS = 0.1
+# Parameters that the API takes as a list only; a Modelfile repeats the line instead.
+_LISTS = frozenset({"stop"})
+_LOOPBACK = "127.0.0.1"
 _DEFAULT_REGISTRY = "registry.ollama.ai/"
 
 
@@ -32,10 +39,11 @@ def ensure_ollama(
     progress: Progress,
     *,
     update: bool = False,
+    address: str = _LOOPBACK,
 ) -> bool:
     """Make a running Ollama have the model; True when something changed there.
 
-    port: where Ollama listens on the machine. modelfile: parameters, system and template
+    port, address: where Ollama listens on the machine. modelfile: parameters, system and template
     laid over the model under the name served_name. A model that is there is not asked for
     again unless update is true. Raises FleetError with Ollama's own words.
     """
@@ -47,7 +55,8 @@ def ensure_ollama(
             f"add served-name, a name other than {need.source.name}",
             code=USAGE,
         )
-    with _client(host, need, port) as client:
+    with _client(host, need, port, address) as client:
+        _await(client)
         before = _models(client, need)
         if update or name not in before:
             _pull(client, need, progress)
@@ -61,10 +70,10 @@ def ensure_ollama(
     return any(before.get(each) != after[each] for each in watched)
 
 
-def ollama_state(host: Host, need: ModelNeed, port: int) -> ModelState:
+def ollama_state(host: Host, need: ModelNeed, port: int, address: str = _LOOPBACK) -> ModelState:
     """What a running Ollama has of the model, as observe tells it of other models."""
     name = full_name(need.source.name)
-    with _client(host, need, port) as client:
+    with _client(host, need, port, address) as client:
         digest, size = _models(client, need).get(name, ("", 0))
     if not digest:
         return ModelState(need.key, False, None, 0, True)
@@ -80,10 +89,10 @@ def full_name(name: str) -> str:
 
 
 @contextmanager
-def _client(host: Host, need: ModelNeed, port: int) -> Iterator[httpx.Client]:
+def _client(host: Host, need: ModelNeed, port: int, address: str) -> Iterator[httpx.Client]:
     import httpx
 
-    with host.forward(port) as local:
+    with host.forward(port, address=address) as local:
         timeout = httpx.Timeout(_SILENCE_SECONDS, connect=10)
         try:
             # An HTTP proxy of this machine's user must not get what goes to loopback.
@@ -98,6 +107,21 @@ def _client(host: Host, need: ModelNeed, port: int) -> Iterator[httpx.Client]:
                 "look at the logs of the service and run the same command again; "
                 "Ollama continues where it stopped",
             ) from None
+
+
+def _await(client: httpx.Client) -> None:
+    """Wait until a server that was just started listens; then its errors are errors."""
+    import httpx
+
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            client.get("/api/version", timeout=5)
+            return
+        except httpx.TransportError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_POLL_SECONDS)
 
 
 def _models(client: httpx.Client, need: ModelNeed) -> dict[str, tuple[str, int]]:
@@ -131,6 +155,11 @@ def _create(
 ) -> None:
     # Creating from the same parts again writes the same manifest, so this repeats harmlessly.
     body = {"model": served_name, "from": need.source.name, "stream": True, **laid}
+    if "parameters" in laid:
+        body["parameters"] = {
+            key: [value] if key in _LISTS and not isinstance(value, list) else value
+            for key, value in laid["parameters"].items()
+        }
     for _ in _stream(client, need, f"create {served_name}", "/api/create", body):
         pass
 

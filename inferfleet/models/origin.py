@@ -24,10 +24,17 @@ class Opened:
     chunks: Iterator[bytes]
 
 
+@dataclass(frozen=True)
+class Neighbour:
+    """A file that the machine may copy from another machine by itself: its number there."""
+
+    number: int
+
+
 class Origin(Protocol):
     """Where one file comes from. Methods raise FleetError; broken transfers OSError."""
 
-    def link(self) -> Link | None:
+    def link(self) -> Link | Neighbour | None:
         """For a download by the machine itself; None when only this machine can read it."""
 
     def open(self, offset: int) -> AbstractContextManager[Opened]:
@@ -51,10 +58,14 @@ class WantedFile:
 
 @dataclass(frozen=True)
 class Contents:
-    """All files of a model at one revision; revision "" when the source has none."""
+    """All files of a model at one revision; revision "" when the source has none.
+
+    store: name of the directory to put them in, "" where they decide it themselves.
+    """
 
     revision: str
     files: tuple[WantedFile, ...]
+    store: str = ""
 
     @property
     def bytes(self) -> int | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from inferfleet.errors import USAGE, FleetError
-from inferfleet.models.need import Source
+from inferfleet.models.need import ModelNeed, Source
 
 SCHEMES = ("hf", "https", "file", "pypi", "ollama")
 
@@ -38,6 +39,20 @@ def check_member(path: str) -> str:
     if path.endswith(".part"):
         raise ValueError(f"{path!r} ends in .part, which marks unfinished downloads")
     return path
+
+
+def check_names(need: ModelNeed, names: Iterable[str]) -> None:
+    """Raises FleetError when a checksum is given for a file that the source does not have."""
+    present = sorted(names)
+    for path in need.checksums:
+        if path not in present:
+            from inferfleet.names import name_hint
+
+            raise FleetError(
+                f"model {source_text(need.source)}: checksums names {path}, which is not among "
+                "its files",
+                name_hint(path, present, "files"),
+            )
 
 
 def loopback(host: str) -> bool:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
 from inferfleet.errors import FleetError
 from inferfleet.models.need import ModelNeed
 from inferfleet.models.needs import pinned
-from inferfleet.models.observe import ModelState
+from inferfleet.models.observe import ModelState, fits
+from inferfleet.models.origin import Contents
 from inferfleet.models.progress import Revealing
 from inferfleet.models.source import loopback, source_text
+from inferfleet.models.sources import contents_now
 
 Staleness = Literal["current", "missing", "stale", "partial", "unmanaged"]
 
@@ -23,10 +25,14 @@ _MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
 @dataclass(frozen=True)
 class Latest:
-    """What a source has now; revision "" and bytes None where it does not say."""
+    """What a source has now; revision "", bytes and contents None where it does not say.
+
+    contents: its files, with their checksums as far as the source tells them.
+    """
 
     revision: str
     bytes: int | None
+    contents: Contents | None = field(default=None, compare=False, repr=False)
 
 
 def latest(need: ModelNeed, secrets: Mapping[str, Revealing]) -> Latest:
@@ -39,21 +45,8 @@ def latest(need: ModelNeed, secrets: Mapping[str, Revealing]) -> Latest:
         return Latest(source.revision, None)
     if source.scheme == "ollama":
         return _ollama(need)
-    from inferfleet.models.fetch import token_of
-
-    if source.scheme == "hf":
-        from inferfleet.models.hub import hub_contents
-
-        contents = hub_contents(need, token_of(secrets))
-    elif source.scheme == "https":
-        from inferfleet.models.web import https_contents
-
-        contents = https_contents(need)
-    else:
-        from inferfleet.models.disk import disk_contents
-
-        contents = disk_contents(need)
-    return Latest(contents.revision, contents.bytes)
+    contents = contents_now(need, secrets)
+    return Latest(contents.revision, contents.bytes, contents)
 
 
 def staleness(need: ModelNeed, state: ModelState | None, latest: Latest | None) -> Staleness:
@@ -73,7 +66,7 @@ def staleness(need: ModelNeed, state: ModelState | None, latest: Latest | None) 
         return "current" if need.source.scheme == "path" else "unmanaged"
     if not state.alias_ok:
         return "partial"
-    if need.sha256 and need.sha256 not in {file.sha256 for file in state.stamp.files}:
+    if not fits(need, state.stamp):
         return "stale"
     if pinned(need) or latest is None or not latest.revision:
         return "current"

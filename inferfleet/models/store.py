@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib.resources import files
 
-from inferfleet.errors import LOCKED, FleetError
-from inferfleet.host import Conversation, Host
+from inferfleet.errors import FleetError
+from inferfleet.host import Host
 from inferfleet.models.need import ModelNeed
+from inferfleet.models.stamp import Stamp, parse_stamp
+from inferfleet.models.talk import Talk
 
 # curl's exit status for a failed write; its text does not always name the reason.
 CURL_WRITE_ERROR = 23
+# ssh's for every failure of its own, writing what it received included.
+SSH_ERROR = 255
 # Less free space than this after a failed write means the disk is full.
 _FULL = 1 << 20
 # For the machine to let go of the lock after success, and after an interruption.
@@ -29,31 +34,18 @@ class FetchFailedError(Exception):
         self.words = words
 
 
-class Store:
-    """Verbs of store.sh; all paths are relative to the directory chosen by use().
+@dataclass(frozen=True)
+class Kept:
+    """A model that lies on the machine, whole: name of its record, directory of its files below
+    the models directory, and the record."""
 
-    Every method raises FleetError when the machine refuses, with the machine's own words.
-    """
+    name: str
+    place: str
+    stamp: Stamp
 
-    def __init__(self, host: Host, conversation: Conversation, need: ModelNeed) -> None:
-        self._conversation = conversation
-        self.machine = host.name
-        self.need = need
-        self.tool = "none"
 
-    def start(self) -> None:
-        """Take the model's lock; FleetError (code LOCKED) names the run that holds it."""
-        self._send(self.need.models_dir, self.need.key, self.need.directory)
-        _, kind, rest = self._answer()
-        if kind == "no":
-            pid, _, machine = rest.partition(" ")
-            raise FleetError(
-                f"{self.machine}: another run (process {pid} on {machine}) is at work on the "
-                f"model {self.need.key}",
-                f"wait for it, or end process {pid} on {machine} if it hangs",
-                code=LOCKED,
-            )
-        self.tool = rest
+class Store(Talk):
+    """Verbs of store.sh; all paths are relative to the directory chosen by use()."""
 
     def text(self, path: str) -> str:
         """First line of a file on the machine, "" when there is none."""
@@ -86,6 +78,10 @@ class Store:
         """
         quoted = [text.replace("\\", "\\\\").replace('"', '\\"') for text in (url, header)]
         self._send("get", path, self.tool, *quoted)
+        return self._awaited(advance)
+
+    def _awaited(self, advance: Callable[[int], None]) -> int:
+        """Size of a file that the machine fetches by itself, at the end."""
         while True:
             line = self._line()
             if line.startswith("p "):
@@ -95,11 +91,23 @@ class Store:
             if kind == "ok":
                 return int(rest)
             status, http, words = (rest + "  ").split(" ", 2)
-            if "No space left" in words or (
-                int(status) == CURL_WRITE_ERROR and self.free() < _FULL
-            ):
+            full = int(status) in (CURL_WRITE_ERROR, SSH_ERROR) and self.free() < _FULL
+            if full or "No space left" in words:
                 raise self._full()
             raise FetchFailedError(int(status), int(http) if http.isdigit() else 0, words)
+
+    def copy_key(self) -> str:
+        """Make a key pair for copying from another machine: its public key, "" without ssh."""
+        return self._ask("copy_key")[2]
+
+    def copy_from(self, host: str, port: int, user: str, host_key: str) -> None:
+        """Where copies come from, and the one host key that is trusted there."""
+        self._ask("copy_from", host, str(port), user, host_key)
+
+    def copy(self, path: str, number: int, advance: Callable[[int], None]) -> int:
+        """Let the machine copy a file of the other one, as get() downloads."""
+        self._send("copy", path, str(number))
+        return self._awaited(advance)
 
     def put(self, path: str, data: bytes) -> int:
         """Append to path.part; its size then."""
@@ -128,16 +136,46 @@ class Store:
         self._ask("drop", path)
 
     def reuse(self, path: str, old: str) -> bool:
-        """Take path from the model's present directory, as a hard link; False if it cannot."""
+        """Take path from old, below the models directory, as a hard link; False if it cannot."""
         return self._ask("reuse", path, old)[1] == "ok"
+
+    def known(self) -> list[Kept]:
+        """Every model that lies whole in the models directory, old revisions included."""
+        found = []
+        for line in self._ask("known")[0]:
+            name, place, text = line[2:].split("\t", 2)
+            if stamp := parse_stamp(text):
+                found.append(Kept(name, place, stamp))
+        return found
+
+    def remember(self) -> None:
+        """Keep the record of the model's present files beside that of the ones to come."""
+        self._ask("remember")
 
     def switch(self) -> bool:
         """Make the chosen directory the model's; False when a foreign directory is there."""
         return self._ask("switch")[1] == "ok"
 
-    def prune(self) -> None:
-        """Remove the model's other directories, left by an update or an interrupted run."""
-        self._ask("prune")
+    def sweep(self) -> None:
+        """Remove what interrupted runs have left of the model; whole revisions stay."""
+        self._ask("sweep")
+
+    def tidy(self) -> None:
+        """Remove the chosen directory if nothing has got into it."""
+        self._ask("tidy")
+
+    def serve_root(self, root: str) -> None:
+        """Write down that the inferbase below root uses this models directory."""
+        self._ask("root", root)
+
+    def remove(self, *paths: str) -> None:
+        """Remove directories, links and records, all below the models directory."""
+        for path in paths:
+            self._ask("remove", path)
+
+    def remove_empty(self, path: str) -> None:
+        """Remove a directory below the models directory, and those above it, if empty."""
+        self._ask("empty", path)
 
     def write(self, directory: str, name: str, data: bytes) -> None:
         """Replace a small file in one step; makes its directory."""
@@ -160,66 +198,6 @@ class Store:
     def unlink(self, path: str) -> None:
         """Remove a file or a link."""
         self._ask("unlink", path)
-
-    def _ask(self, *lines: str) -> tuple[list[str], str, str]:
-        self._send(*lines)
-        return self._answer()
-
-    def _answer(self) -> tuple[list[str], str, str]:
-        lines: list[str] = []
-        while True:
-            line = self._line()
-            kind, _, rest = line.partition(" ")
-            if kind in ("ok", "no"):
-                return lines, kind, rest
-            if kind == "fail":
-                raise self._refused(rest.partition(" ")[2])
-            lines.append(line)
-
-    def _send(self, *lines: str) -> None:
-        for line in lines:
-            if "\n" in line:
-                raise FleetError(f"{self.machine}: {line!r} cannot be written in one line")
-        self._conversation.send("".join(f"{line}\n" for line in lines).encode())
-
-    def _send_data(self, lines: list[str], data: bytes) -> str:
-        try:
-            self._send(*lines, str(len(data)))
-            self._conversation.send(data)
-        except (FleetError, OSError):
-            # The machine gives up on a failed write and says why before it closes.
-            _, _, rest = self._answer()
-            return rest
-        return self._answer()[2]
-
-    def _line(self) -> str:
-        line = self._conversation.readline()
-        if line is None:
-            result = self._conversation.finish(10)
-            words = result.err.strip().rpartition("\n")[2] or f"exit status {result.exit}"
-            raise FleetError(
-                f"{self.machine}: fetching the model {self.need.key} was cut off: {words}",
-                "run the same command again; it continues where this one stopped",
-            )
-        return line
-
-    def _refused(self, words: str) -> FleetError:
-        if "No space left" in words:
-            return self._full()
-        hint = ""
-        if "Permission denied" in words:
-            hint = (
-                f"give the user write access to {self.need.models_dir}, choose another "
-                "models directory, or set sudo: true in the machine file"
-            )
-        return FleetError(f"{self.machine}: model {self.need.key}: {words}", hint)
-
-    def _full(self) -> FleetError:
-        return FleetError(
-            f"{self.machine}: the disk of {self.need.models_dir} is full; "
-            f"the model {self.need.key} is not complete",
-            "make room and run the same command again; it continues where this one stopped",
-        )
 
 
 def _sizes(lines: list[str]) -> dict[str, int]:

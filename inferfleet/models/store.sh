@@ -2,12 +2,12 @@
 # followed by its values, one a line. An answer is any number of lines that begin with a
 # lower-case letter and a space, and a last one: "ok ...", "no ..." or "fail STATUS TEXT".
 # The first three lines: models directory, key, the model's directory.
-# shellcheck disable=SC2015,SC2046,SC2086,SC2317
+# shellcheck disable=SC2015,SC2046,SC2086,SC2094,SC2317
 set -u
 LC_ALL=C
 export LC_ALL
 umask 022
-child="" held="" store=""
+child="" held="" store="" copies=""
 IFS= read -r root && IFS= read -r key && IFS= read -r dir || exit 1
 meta=$root/.inferbase
 lock=$meta/$key.lock
@@ -19,6 +19,7 @@ leave() {
     trap '' HUP INT TERM
     if [ -n "$child" ]; then kill "$child" 2>/dev/null; wait "$child"; fi
     rm -f "$tmp".*
+    [ -z "$copies" ] || rm -rf "$copies"
     [ -z "$held" ] || rm -f "$lock"
     exit "$1"
 }
@@ -194,7 +195,31 @@ keep() {
 reuse() {
     IFS= read -r part && IFS= read -r old || leave 1
     mkdir -p "$(dirname "$store/$part")"
-    if ln "$dir/$old" "$store/$part" 2>/dev/null; then say "ok"; else say "no"; fi
+    if ln "$root/$old" "$store/$part" 2>/dev/null; then say "ok"; else say "no"; fi
+}
+# The records of all whole models, each with the directory of its files below the root.
+known() {
+    for record in "$meta"/*.json; do
+        [ -f "$record" ] && IFS= read -r line <"$record" || continue
+        name=$(printf '%s\n' "$line" | sed -n 's/.*"store":"\([^"/]*\)".*/\1/p')
+        for place in "$root"/*/*/"$name"; do
+            [ -z "$name" ] || [ ! -d "$place" ] || break
+        done
+        record=${record##*/}
+        if [ -n "$name" ] && [ -d "$place" ]; then
+            say "s ${record%.json}$(printf '\t')${place#"$root"/}$(printf '\t')$line"
+        fi
+    done
+    say "ok"
+}
+remember() {
+    old=$(readlink "$dir") || old=
+    if [ -n "$old" ] && [ "$old" != "${store##*/}" ] && [ -f "$meta/$key.json" ]; then
+        try cp "$meta/$key.json" "$tmp.old" || return
+        flush "$tmp.old"
+        try mv -fT "$tmp.old" "$meta/$key$old.json" || return
+    fi
+    say "ok"
 }
 switch() {
     if [ -e "$dir" ] && [ ! -h "$dir" ]; then say "no"; return; fi
@@ -205,11 +230,78 @@ switch() {
     flush "$parent"
     say "ok switched"
 }
-prune() {
+sweep() {
     for other in "$parent/.$base@"*; do
+        [ ! -f "$meta/$key${other##*/}.json" ] || continue
         if [ "$other" != "$store" ] && [ -d "$other" ]; then rm -rf "$other"; fi
     done
     say "ok"
+}
+tidy() {
+    if [ -n "$store" ]; then find "$store" -depth -type d -exec rmdir {} + 2>/dev/null; fi
+    say "ok"
+}
+remove() {
+    IFS= read -r path || leave 1
+    case /$path/ in *//* | */../* | */./*) fail 1 "$path is not below the models directory"; return ;; esac
+    try rm -rf "${root:?}/$path" || return
+    climb "$path"
+    say "ok"
+}
+# Removes empty directories above a path, up to the models directory.
+climb() {
+    above=$1
+    while case $above in */*) ;; *) false ;; esac; do
+        above=${above%/*}
+        rmdir "$root/$above" 2>/dev/null || break
+    done
+}
+empty() {
+    IFS= read -r path || leave 1
+    if rmdir "$root/$path" 2>/dev/null; then climb "$path"; fi
+    say "ok"
+}
+root() {
+    IFS= read -r line || leave 1
+    line="$(uname -n) $line"
+    if ! grep -qxF -- "$line" "$meta/roots" 2>/dev/null; then
+        words=$(printf '%s\n' "$line" 2>&1 >>"$meta/roots") || { fail 1 "$words"; return; }
+    fi
+    say "ok"
+}
+# A key pair that lives as long as this conversation, in memory where the machine has a place.
+copy_key() {
+    if ! command -v ssh >/dev/null || ! command -v ssh-keygen >/dev/null; then say "no"; return; fi
+    for base_dir in "${XDG_RUNTIME_DIR:-}" /dev/shm "${TMPDIR:-/tmp}"; do
+        case $base_dir in *[[:space:]]*) continue ;; esac
+        [ -n "$base_dir" ] && copies=$(mktemp -d "$base_dir/inferbase-copy.XXXXXX" 2>/dev/null) && break
+        copies=
+    done
+    [ -n "$copies" ] && try ssh-keygen -q -t ed25519 -N '' -C inferbase-copy -f "$copies/key" || return
+    say "ok $(cat "$copies/key.pub")"
+}
+copy_from() {
+    IFS= read -r from && IFS= read -r port && IFS= read -r user && IFS= read -r known || leave 1
+    printf 'inferbase-source %s\n' "$known" >"$copies/known"
+    say "ok"
+}
+copy() {
+    IFS= read -r part && IFS= read -r number || leave 1
+    part=$store/$part.part
+    try mkdir -p "${part%/*}" || return
+    ssh -F /dev/null -T -n -x -a -p "$port" -l "$user" -i "$copies/key" -o BatchMode=yes \
+        -o IdentitiesOnly=yes -o IdentityAgent=none -o ConnectTimeout=10 -o LogLevel=ERROR \
+        -o StrictHostKeyChecking=yes -o HostKeyAlias=inferbase-source -o CheckHostIP=no \
+        -o "UserKnownHostsFile=$copies/known" -o GlobalKnownHostsFile=/dev/null \
+        -o UpdateHostKeys=no -o ServerAliveInterval=15 -o ServerAliveCountMax=4 \
+        -- "$from" "$number $(size "$part")" 2>"$tmp.err" >>"$part" &
+    child=$!
+    progress "$part"
+    if [ "$status" -eq 0 ]; then
+        say "ok $(size "$part")"
+    else
+        fail "$status" "0 $(tail -n 2 "$tmp.err")"
+    fi
 }
 mklink() {
     IFS= read -r where && IFS= read -r name && IFS= read -r target && IFS= read -r ours || leave 1
@@ -242,8 +334,9 @@ while IFS= read -r verb; do
     store) IFS= read -r name; store=$parent/$name; try mkdir -p "$store" && say "ok" ;;
     stored) listing "$store"; say "ok" ;;
     part_size) IFS= read -r name; say "ok $(size "$store/$name.part")" ;;
-    get | put | put_small | digest | digest_plain | digest_kept | keep | reuse | switch | prune) "$verb" ;;
-    mklink | show | text) "$verb" ;;
+    get | put | put_small | digest | digest_plain | digest_kept | keep | reuse | switch) "$verb" ;;
+    mklink | show | text | known | remember | sweep | tidy | remove | empty | root) "$verb" ;;
+    copy_key | copy_from | copy) "$verb" ;;
     names) IFS= read -r name; names "$name" ;;
     drop) IFS= read -r name; rm -f "$store/$name.part"; say "ok" ;;
     unlink) IFS= read -r name; rm -f "$name"; say "ok" ;;

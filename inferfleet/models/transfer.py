@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 
 from inferfleet.errors import FleetError
-from inferfleet.models.origin import Contents, WantedFile
+from inferfleet.models.origin import Contents, Neighbour, WantedFile
 from inferfleet.models.progress import Progress
 from inferfleet.models.source import source_text
 from inferfleet.models.store import FetchFailedError, Store
@@ -36,7 +36,8 @@ class Transfer:
         self._total = contents.bytes
         self._subject = source_text(store.need.source)
         self._done = 0
-        self._pull = store.tool != "none"
+        self._pull = True
+        self._reached: dict[str, int] = {}
 
     def bring(self, file: WantedFile) -> tuple[int, str]:
         """(size, SHA-256) of the file, once it lies complete and checked on the machine."""
@@ -95,8 +96,10 @@ class Transfer:
 
     def _once(self, file: WantedFile, have: int) -> int:
         link = file.origin.link() if self._pull else None
-        usable = link is not None and (self._store.tool == "curl" or not link.header)
-        if link is not None and usable:
+        if isinstance(link, Neighbour):
+            return self._store.copy(file.path, link.number, self._advance)
+        able = {"curl": True, "wget": link is not None and not link.header}
+        if link is not None and able.get(self._store.tool, False):
             return self._store.get(file.path, link.url, link.header, self._advance)
         return self._push(file, have)
 
@@ -116,6 +119,8 @@ class Transfer:
 
     def _failed(self, file: WantedFile, error: FetchFailedError) -> str:
         """Why, for another try; raises when another try is of no use."""
+        if isinstance(file.origin.link(), Neighbour):
+            return self._not_copied(file, error)
         if error.status in _CANNOT_REACH:
             self._pull = False
             words = f"{self._store.machine} cannot download by itself ({error.words.strip()})"
@@ -132,6 +137,21 @@ class Transfer:
         if self._store.tool == "wget":
             self._pull = False
         return error.words.strip() or f"the download ended with status {error.status}"
+
+    def _not_copied(self, file: WantedFile, error: FetchFailedError) -> str:
+        """A copy from another machine broke off. One that got no further is given up: from now
+        on the files go through here."""
+        have = self._store.part_size(file.path)
+        why = error.words.strip() or f"ssh there ended with status {error.status}"
+        if have > self._reached.get(file.path, 0):
+            self._reached[file.path] = have
+            return why
+        self._pull = False
+        self._progress.note(
+            f"{self._subject}: {self._store.machine} cannot copy by itself ({why}); the rest "
+            "goes through this machine, in and out again"
+        )
+        return why
 
     def _check(self, file: WantedFile, size: int) -> str:
         if file.size is not None and size != file.size:

@@ -34,12 +34,14 @@ class Web:
 
     token goes to the URL's own scheme, host and port only, never along a redirect.
     subject: what an error calls the model; hub: whether it is the model hub that answers.
+    accept: the type of answer that is asked for, where the server has several.
     """
 
     url: str
     subject: str
     token: str = ""
     hub: bool = False
+    accept: str = ""
 
     def link(self) -> Link | None:
         """The URL that needs no token once the server has redirected to its storage."""
@@ -84,6 +86,34 @@ class Web:
                 response.close()
             _check(self, response)
             return response
+
+    def part(self, offset: int, length: int) -> bytes:
+        """Some bytes of the file; fewer only at its end.
+
+        Raises UnreachableError, and for a server that has no ranges FleetError.
+        """
+        import httpx
+
+        found = bytearray()
+        try:
+            with _client() as client:
+                wanted = {"Range": f"bytes={offset}-{offset + length - 1}"}
+                wanted |= {"Accept": self.accept} if self.accept else {}
+                response = self._follow(client, wanted)
+                try:
+                    if response.status_code == 416:
+                        return b""
+                    if response.status_code != 206 and offset:
+                        raise FleetError(f"model {self.subject}: its server sends no file in parts")
+                    for piece in response.iter_raw(1 << 16):
+                        found += piece
+                        if len(found) >= length:
+                            break
+                finally:
+                    response.close()
+        except httpx.HTTPError as error:
+            raise UnreachableError(_reason(self.url, error)) from None
+        return bytes(found[:length])
 
     def _headers(self, url: str) -> dict[str, str]:
         if self.token and _origin(url) == _origin(self.url):

@@ -15,7 +15,8 @@ from urllib.parse import unquote, urlsplit
 
 @dataclass
 class Asset:
-    """What a path answers. cuts: bytes after which the next answers break off, one each."""
+    """What a path answers. cuts: bytes after which the next answers break off, one each; delay:
+    seconds before the answer begins."""
 
     data: bytes = b""
     status: int = 200
@@ -25,6 +26,7 @@ class Asset:
     length: bool = True
     cuts: list[int] = field(default_factory=list)
     pause: float = 0.0
+    delay: float = 0.0
 
 
 @dataclass
@@ -37,7 +39,7 @@ class Request:
 class Server:
     """Serves assets by path and remembers what was asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "127.0.0.1") -> None:
         self.assets: dict[str, Asset] = {}
         self.requests: list[Request] = []
         self.gone = False
@@ -52,13 +54,17 @@ class Server:
             def do_GET(self) -> None:
                 outer.answer(self, body=True)
 
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                outer.answer(self, body=True)
+
             def do_HEAD(self) -> None:
                 outer.answer(self, body=False)
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http = ThreadingHTTPServer((address, 0), Handler)
         self._http.daemon_threads = True
         self.port = self._http.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://{address}:{self.port}"
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:
@@ -75,6 +81,7 @@ class Server:
         asset = self.assets.get(path) or Asset(b"no such thing", 404)
         if asset.token and headers.get("authorization") != f"Bearer {asset.token}":
             asset = Asset(b"refused", 401, asset.headers)
+        time.sleep(asset.delay)
         start, status = 0, asset.status
         asked = headers.get("range", "")
         if asked and asset.ranges and status == 200:
@@ -112,8 +119,8 @@ class Server:
 
 
 @contextmanager
-def serving() -> Iterator[Server]:
-    server = Server()
+def serving(address: str = "127.0.0.1") -> Iterator[Server]:
+    server = Server(address)
     try:
         yield server
     finally:
@@ -152,6 +159,7 @@ class Hub:
                 self.server.assets[path] = Asset(data, headers=dict(refusal), token=self.token)
             siblings.append(entry)
         info = {"id": self.name, "modelId": self.name, "sha": commit, "siblings": siblings}
+        info["gated"] = "manual" if self.gated else False
         answer = Asset(json.dumps(info).encode(), headers={"Content-Type": "application/json"})
         base = f"/api/models/{self.name}"
         for path in (base, f"{base}/revision/main", f"{base}/revision/{commit}"):

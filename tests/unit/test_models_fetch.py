@@ -106,12 +106,21 @@ def files_of(need: ModelNeed) -> dict[str, bytes]:
     return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
+def revisions(need: ModelNeed) -> list[str]:
+    """Directories of old revisions that are whole: they have a stamp of their own."""
+    meta = Path(need.models_dir, ".inferbase")
+    names = [p.name for p in meta.glob(f"{need.key}.*.json")]
+    return [name.removeprefix(need.key).removesuffix(".json") for name in names]
+
+
 def leftovers(need: ModelNeed) -> list[str]:
-    """Everything in the models directory that is neither the model nor its stamp."""
+    """Everything in the models directory that is neither the model, a kept revision of it, nor
+    a stamp."""
     meta = Path(need.models_dir, ".inferbase")
     parent = Path(need.directory).parent
-    kept = {Path(need.directory).name, os.readlink(need.directory)}
-    return [p.name for p in meta.iterdir() if p.name != f"{need.key}.json"] + [
+    kept = {Path(need.directory).name, os.readlink(need.directory), *revisions(need)}
+    stamps = {f"{need.key}.json", *(f"{need.key}{name}.json" for name in revisions(need))}
+    return [p.name for p in meta.iterdir() if p.name not in stamps] + [
         p.name for p in parent.iterdir() if p.name not in kept
     ]
 
@@ -142,7 +151,7 @@ def test_a_repository_arrives_whole_and_is_not_asked_for_twice(tmp_path: Path, h
     assert staleness(need, look(need), latest(need, {})) == "current"
 
 
-def test_an_update_brings_only_what_changed_and_removes_the_old(tmp_path: Path, hub: Hub) -> None:
+def test_an_update_brings_only_what_changed_and_keeps_the_old(tmp_path: Path, hub: Hub) -> None:
     hub.publish({"config.json": SMALL, "m.bin": BIG}, large=("m.bin",))
     need = need_of(tmp_path, "org/tiny")
     fetch(need)
@@ -159,7 +168,8 @@ def test_an_update_brings_only_what_changed_and_removes_the_old(tmp_path: Path, 
     assert state.stamp is not None
     assert state.stamp.revision == commit
     assert os.readlink(need.directory) != old
-    assert leftovers(need) == []
+    assert (leftovers(need), revisions(need)) == ([], [old])
+    assert (Path(need.directory).parent / old / "config.json").read_bytes() == SMALL
     with reader:
         assert reader.read() == BIG
     pinned = need_of(tmp_path, f"org/tiny@{commit}")

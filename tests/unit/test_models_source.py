@@ -134,11 +134,7 @@ def test_different_models_never_share_a_directory_or_a_key() -> None:
 
 def test_alias_is_what_is_loaded() -> None:
     one = need_of(ModelSpec(source="org/name", alias="team/chat", extra={"a.txt": "x"}))
-    assert (one.alias, one.path, dict(one.extra)) == (
-        "/m/team/chat",
-        "/m/team/chat",
-        {"a.txt": "x"},
-    )
+    assert (one.path, one.aliases) == ("/m/team/chat", {"/m/team/chat": {"a.txt": "x"}})
     file = need_of(ModelSpec(source="org/name/q/x.gguf", alias="chat"))
     assert file.path == "/m/chat/q/x.gguf"
     there = need_of(ModelSpec(source="/mnt/llama", alias="chat"))

@@ -1,0 +1,91 @@
+# What lies in a models directory, who uses it, and the room on its disk; changes nothing.
+# Variables: models (the directory), root (of this inferbase), paths (models that are not ours,
+# one a line). Output: records, fields separated by tabs, the last one is end.
+set -u
+LC_ALL=C
+export LC_ALL
+tab=$(printf '\t')
+meta=$models/.inferbase
+# Names that a process, a mount or a generation can hold.
+names=$(mktemp) && found=$(mktemp) || exit 1
+trap 'rm -f "$names" "$found"' EXIT
+
+# The disk that the directory is on or will be on.
+place=$models
+while [ ! -d "$place" ] && [ "$place" != / ]; do
+    place=${place%/*}
+    place=${place:-/}
+done
+df -Pk "$place" | { read -r _; read -r _ total _ free _; printf 'disk\t%s\t%s\n' "$((free * 1024))" "$((total * 1024))"; }
+
+for lock in "$meta"/*.lock; do
+    [ ! -f "$lock" ] || printf 'lock\t%s\n' "$(cat "$lock")"
+done
+for record in "$meta"/*.json; do
+    if [ -f "$record" ] && IFS= read -r line <"$record"; then
+        name=${record##*/}
+        printf 'stamp\t%s\t%s\n' "${name%.json}" "$line"
+    fi
+done
+for entry in "$models"/*/*/* "$models"/*/*/.[!.]*; do
+    rel=${entry#"$models"/}
+    if [ -h "$entry" ]; then
+        case ${entry##*/} in .*) continue ;; esac
+        case $(readlink "$entry") in .*@*) ;; *) continue ;; esac
+        printf 'link\t%s\t%s\n' "$rel" "$(readlink "$entry")"
+        printf '/%s\n' "$rel" >>"$names"
+    elif [ -d "$entry" ]; then
+        case ${entry##*/} in .*@????????????) ;; *) continue ;; esac
+        printf 'store\t%s\n' "$rel"
+        printf '%s\n' "/${entry##*/}/" >>"$found"
+        (cd "$entry" && find . -type f -exec stat -c '%i %h %s %n' {} +) |
+            while IFS= read -r line; do printf 'file\t%s\t%s\n' "$rel" "$line"; done
+    fi
+done
+# Alias directories, each with what one of its links leads to.
+if [ -d "$models" ]; then
+    find "$models" -maxdepth 6 -name .inferbase-alias -type f 2>/dev/null | while IFS= read -r entry; do
+        alias=${entry%/*}
+        target=
+        for link in "$alias"/*; do
+            [ ! -h "$link" ] || { target=$(readlink "$link"); break; }
+        done
+        case $target in ../*) target=$(cd "$alias" && cd "${target%/*}" 2>/dev/null && pwd) ;; esac
+        printf 'alias\t%s\t%s\n' "${alias#"$models"/}" "${target#"$models"/}"
+        printf '/%s\n' "${alias#"$models"/}" >>"$names"
+    done
+fi
+# Generations, of every inferbase on this machine that has used the directory.
+if [ -s "$names" ]; then
+    here=$(uname -n)
+    { printf '%s\n' "$here $root"; cat "$meta/roots" 2>/dev/null; } | sort -u |
+        while read -r host other; do
+            if [ "$host" != "$here" ]; then
+                printf 'elsewhere\t%s\t%s\n' "$host" "$other"
+                continue
+            fi
+            current=$(readlink "$other/current")
+            for generation in "$other"/.inferbase/generations/[0-9]*; do
+                [ -d "$generation" ] || continue
+                number=${generation##*/}
+                [ "${current##*/}" != "$number" ] || number="$number current"
+                grep -rhosF -f "$names" "$generation" | sort -u | while IFS= read -r rel; do
+                    printf 'use\t%s\t%s\t%s\n' "$other" "$number" "$rel"
+                done
+            done
+        done
+fi
+if [ -s "$found" ]; then
+    { grep -hoF -f "$found" /proc/[0-9]*/maps; ls -l /proc/[0-9]*/fd | grep -oF -f "$found"; } \
+        2>/dev/null | sort -u | while IFS= read -r name; do printf 'held\t%s\n' "$name"; done
+    grep -oF -f "$found" /proc/self/mountinfo | sort -u |
+        while IFS= read -r name; do printf 'pages\t%s\n' "$name"; done
+fi
+printf '%s\n' "$paths" | while IFS= read -r path; do
+    [ -n "$path" ] || continue
+    if [ -e "$path" ]; then
+        kib=$(du -skL "$path" 2>/dev/null)
+        printf 'path\t%s\t%s\n' "$path" "${kib%%"$tab"*}"
+    fi
+done
+printf 'end\n'

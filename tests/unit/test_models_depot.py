@@ -1,0 +1,215 @@
+"""Who fetches for a site and who copies; what lies on a disk and what of it may go."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from inferfleet.hosts.local import LocalHost
+from inferfleet.models.depot import Depot
+from inferfleet.models.need import ModelNeed, Source
+from inferfleet.models.origin import Contents, WantedFile
+from inferfleet.models.peer import Holder
+from inferfleet.models.prune import Removal, removals
+from inferfleet.models.shelf import OnDisk, Shelf, parse_shelf
+from inferfleet.models.stamp import Stamp, StampFile
+from inferfleet.models.web import Web
+
+NOTHING = Stamp("", "", "", (), "")
+SITES = {"a": "lab", "b": "lab", "c": "lab", "x": "office", "y": "office"}
+
+
+def holder(name: str) -> Holder:
+    return Holder(LocalHost(name), "/m", NOTHING)
+
+
+def test_one_machine_of_a_site_fetches_and_the_others_copy_from_it() -> None:
+    depot, got = Depot(SITES), {}
+    depot.appoint("b", "k")
+    assert depot.holder("lonely", "k") is None
+    assert depot.holder("x", "k") is None
+    waiting = [
+        threading.Thread(target=lambda n=name: got.update({n: depot.holder(n, "k")}))
+        for name in ("a", "c")
+    ]
+    for thread in waiting:
+        thread.start()
+    assert depot.holder("b", "k") is None
+    assert got == {}
+    depot.stock("b", "k", holder("b"))
+    for thread in waiting:
+        thread.join(10)
+    assert {name: found.host.name for name, found in got.items()} == {"a": "b", "c": "b"}
+    depot.stock("a", "k", holder("a"))
+    assert {depot.holder("c", "k").host.name for _ in range(2)} == {"a", "b"}
+
+
+def test_when_the_fetching_machine_gives_up_the_next_one_fetches() -> None:
+    depot, got = Depot(SITES), []
+    depot.appoint("a", "k")
+    depot.appoint("a", "other")
+    thread = threading.Thread(target=lambda: got.append(depot.holder("b", "k")))
+    thread.start()
+    depot.give_up("a", "other")
+    assert got == []
+    depot.give_up("a")
+    thread.join(10)
+    assert got == [None]
+
+
+def store(base: str, mark: str) -> str:
+    return f".{base}@{mark * 12}"
+
+
+def stamp(base: str, mark: str, *digests: str, revision: str = "") -> Stamp:
+    files = tuple(StampFile(f"f{n}", 10, digest) for n, digest in enumerate(digests))
+    return Stamp(f"hf:org/{base}", revision or mark, store(base, mark), files, "now")
+
+
+def need(base: str, service: str = "s", aliases: tuple[str, ...] = ()) -> ModelNeed:
+    return ModelNeed(
+        service, base, Source("hf", f"org/{base}"), f"/m/hf/x/{base}", "",
+        aliases={f"/m/{alias}": {} for alias in aliases}, models_dir="/m",
+    )  # fmt: skip
+
+
+def disk(
+    *,
+    links: dict[str, str],
+    files: dict[str, list[OnDisk]],
+    stamps: dict[str, Stamp],
+    **more: object,
+) -> Shelf:
+    stores = {name: tuple(found) for name, found in files.items()}
+    return Shelf(1000, 2000, links, stores, stamps, **more)  # type: ignore[arg-type]
+
+
+A, B = store("main", "a"), store("main", "b")
+TWO = {
+    "links": {"hf/x/main": B},
+    "files": {
+        f"hf/x/{A}": [OnDisk(1, 2, 10, "f0"), OnDisk(2, 1, 70, "f1")],
+        f"hf/x/{B}": [OnDisk(1, 2, 10, "f0"), OnDisk(3, 1, 80, "f1")],
+    },
+    "stamps": {"main": stamp("main", "b", "1", "3"), f"main{A}": stamp("main", "a", "1", "2")},
+}
+
+
+def words(found: list[Removal]) -> list[tuple[str, str, str, int]]:
+    return [(r.what, r.revision, r.keep, r.frees) for r in found]
+
+
+def test_an_old_revision_goes_and_frees_what_is_not_shared() -> None:
+    found = removals(disk(**TWO), [need("main")], "/m")
+    assert words(found) == [("old", "a", "", 70)]
+    assert found[0].paths == (f"hf/x/{A}", f".inferbase/main{A}.json")
+    assert found[0].key == "main"
+
+
+def test_a_model_that_no_service_names_goes_whole() -> None:
+    found = removals(disk(**TWO), [], "/m")
+    assert words(found) == [("old", "a", "", 70), ("unused", "b", "", 90)]
+    assert found[1].paths == ("hf/x/main", ".inferbase/main.json", f"hf/x/{B}")
+
+
+@pytest.mark.parametrize(
+    ("use", "all_generations", "keep"),
+    [
+        ("use\t/opt/a\t3\t/hf/x/main\n", False, "generation 3 of /opt/a uses it"),
+        ("use\t/opt/a\t3\t/hf/x/main\n", True, ""),
+        ("use\t/opt/b\t7 current\t/hf/x/main\n", False, "generation 7 of /opt/b runs with it"),
+        ("use\t/opt/b\t7 current\t/hf/x/main\n", True, "generation 7 of /opt/b runs with it"),
+        ("use\t/opt/b\t7\t/team/chat\nalias\tteam/chat\thf/x/main\n", False,
+         "generation 7 of /opt/b uses it"),
+        ("elsewhere\tm2\t/opt/a\n", False, "m2 uses this disk, too"),
+    ],
+)  # fmt: skip
+def test_what_generations_use_stays(use: str, all_generations: bool, keep: str) -> None:
+    seen = parse_shelf(f"disk\t1\t2\n{use}end\n")
+    found = disk(**TWO, uses=seen.uses, elsewhere=seen.elsewhere, aliases=seen.aliases)
+    rows = removals(found, [], "/m", all_generations=all_generations)
+    assert [r.keep for r in rows if r.what == "unused"] == [keep]
+
+
+@pytest.mark.parametrize(
+    ("more", "keep"),
+    [
+        ({"held": frozenset({A})}, "a process reads it"),
+        ({"pages": frozenset({A})}, "in huge pages (models.unpin)"),
+    ],
+)
+def test_what_is_held_stays_whatever_is_asked(more: dict[str, frozenset[str]], keep: str) -> None:
+    found = removals(disk(**TWO, **more), [need("main")], "/m", all_generations=True)
+    assert words(found) == [("old", "a", keep, 0)]
+
+
+def test_unfinished_files_stay_while_they_may_be_gone_on_with() -> None:
+    files = {f"hf/x/{A}": [OnDisk(1, 1, 5, "f0.part")]}
+    half = disk(links={}, files=files, stamps={})
+    assert removals(half, [need("main")], "/m") == []
+    assert words(removals(half, [], "/m")) == [("unfinished", "", "", 5)]
+    busy = disk(links={}, files=files, stamps={}, busy=True)
+    assert removals(busy, [], "/m")[0].keep == "another run is at work on a model"
+
+
+def test_an_alias_that_nobody_claims_goes() -> None:
+    found = disk(**TWO, aliases={"team/old": "hf/x/main", "team/chat": "hf/x/main"})
+    rows = removals(found, [need("main", aliases=("team/chat",))], "/m")
+    assert [(r.what, r.place) for r in rows] == [("old", f"hf/x/{A}"), ("alias", "team/old")]
+
+
+def test_bytes_to_fetch() -> None:
+    web = Web("https://h.example/x", "x")
+    files = (
+        WantedFile("same", web, 10, "1"),
+        WantedFile("new", web, 100, "9"),
+        WantedFile("half", web, 50, "8"),
+    )
+    files_there = {f"hf/x/{store('main', 'c')}": [OnDisk(9, 1, 20, "half.part")]}
+    found = disk(links={}, files=files_there, stamps=TWO["stamps"])
+    place = ("hf/x/main", store("main", "c"))
+    assert found.to_fetch(Contents("c", files), *place) == 130
+    assert found.to_fetch(Contents("c", (WantedFile("x", web),)), *place) is None
+
+
+def test_the_real_script_reads_a_real_folder(tmp_path: Path) -> None:
+    from inferfleet.models.shelf import read_shelf
+
+    models, root = tmp_path / "models dir", tmp_path / "root"
+    place = models / "hf" / "x"
+    (place / A / "sub").mkdir(parents=True)
+    (place / A / "sub" / "f one").write_bytes(b"12345")
+    (place / "main").symlink_to(A)
+    (models / ".inferbase").mkdir()
+    (models / ".inferbase" / "main.json").write_text(stamp("main", "a").to_json() + "\n")
+    alias = models / "team" / "chat"
+    alias.mkdir(parents=True)
+    (alias / ".inferbase-alias").write_text('["sub"]\n')
+    (alias / "sub").symlink_to("../../hf/x/main/sub")
+    for number, text in (("1", "model: /app/hf/x/main/f"), ("2", "model: /app/team/chat")):
+        generation = root / ".inferbase" / "generations" / number
+        generation.mkdir(parents=True)
+        (generation / "compose.yaml").write_text(text)
+    (root / "current").symlink_to(".inferbase/generations/2")
+    with (place / A / "sub" / "f one").open("rb"):
+        found = read_shelf(
+            LocalHost("here"),
+            str(models),
+            str(root),
+            sudo=False,
+            paths=[str(tmp_path / "no"), "/"[:0]],
+        )
+    assert found.links == {"hf/x/main": A}
+    (file,) = found.stores[f"hf/x/{A}"]
+    assert (file.size, file.path, file.links) == (5, "sub/f one", 1)
+    assert found.record(f"hf/x/{A}") == ("main", stamp("main", "a"))
+    assert found.aliases == {"team/chat": "hf/x/main"}
+    assert [(u.generation, u.current, u.place) for u in found.uses] == [
+        (1, False, "hf/x/main"),
+        (2, True, "team/chat"),
+    ]
+    assert found.held == {A}
+    assert found.free > 0
+    assert found.users("hf/x/main") == list(found.uses)

@@ -1,0 +1,340 @@
+"""Old revisions stay and come back without the hub; copies through here; checks; refusals."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from unit.models_servers import Asset, Hub, Server, serving
+
+from inferfleet.errors import FleetError
+from inferfleet.events import silent
+from inferfleet.hosts.local import LocalHost
+from inferfleet.models import hub as hub_module
+from inferfleet.models import transfer, web
+from inferfleet.models.declared import declared_model
+from inferfleet.models.fetch import Brought, bring, put_back
+from inferfleet.models.need import ModelNeed
+from inferfleet.models.needs import model_need
+from inferfleet.models.observe import ModelState, observe_script, parse_observed
+from inferfleet.models.peer import Holder, copy_of
+from inferfleet.models.prune import prune, removals
+from inferfleet.models.shelf import read_shelf
+from inferfleet.models.stale import latest, staleness
+from inferfleet.models.verify import verify
+from inferfleet.schema.model import DeclaredModel
+from inferfleet.secrets import Secret
+
+BIG = random.Random(7).randbytes(1_500_000)
+SMALL = b'{"tiny": true}\n'
+HOST = LocalHost("m1")
+
+
+class Log:
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def advance(self, need_key: str, done: int, total: int | None) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture
+def hub(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.setattr(transfer, "_PAUSE_SECONDS", 0.01)
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    with serving() as storage:
+        yield Hub(server, storage)
+
+
+def need_of(tmp_path: Path, place: str = "models", **keys: Any) -> ModelNeed:
+    model = DeclaredModel(**{"source": "hf:org/tiny", **keys})
+    need = model_need("s", "tiny", None, str(tmp_path / place), {"tiny": model})
+    assert need is not None
+    return need
+
+
+def get(need: ModelNeed, log: Log | None = None, **more: Any) -> Brought:
+    more = {"secrets": {}, "update": True, "root": "/opt/inferbase", **more}
+    return bring(HOST, need, progress=log or Log(), **more)
+
+
+def look(need: ModelNeed) -> ModelState:
+    return parse_observed(HOST.run(observe_script([need])).out.splitlines())[need.key]
+
+
+def content(need: ModelNeed) -> dict[str, bytes]:
+    root = Path(need.directory)
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def everything(need: ModelNeed) -> list[str]:
+    """All that was made below the models directory, but for its own records."""
+    root = Path(need.models_dir)
+    return [str(p.relative_to(root)) for p in root.rglob("*") if not p.is_dir()]
+
+
+def test_an_old_revision_comes_back_without_the_hub(tmp_path: Path, hub: Hub) -> None:
+    old = {"c.json": SMALL, "m.bin": BIG}
+    first = hub.publish(old, large=("m.bin",))
+    need = need_of(tmp_path)
+    assert get(need).before is None
+    hub.publish({"c.json": b"{}", "m.bin": BIG[::-1]}, large=("m.bin",))
+    brought = get(need)
+    assert brought.changed
+    assert brought.before is not None
+    assert brought.before.revision == first
+    asked = len(hub.server.requests) + len(hub.storage.requests)
+    pinned = need_of(tmp_path, revision=first)
+    assert get(pinned, update=False).changed
+    assert content(pinned) == old
+    assert len(hub.server.requests) + len(hub.storage.requests) == asked
+    assert content(need) == {"c.json": b"{}", "m.bin": BIG[::-1]}
+    # Nothing lies twice on the disk.
+    held = Path(pinned.directory, "m.bin").stat()
+    assert held.st_nlink == 2
+
+
+def test_a_kept_revision_is_put_back(tmp_path: Path, hub: Hub) -> None:
+    first = hub.publish({"m.bin": BIG}, large=("m.bin",))
+    need = need_of(tmp_path, aliases={"team/chat": {"p.txt": "Be kind"}})
+    get(need)
+    second = hub.publish({"m.bin": SMALL, "more": b"x"})
+    before = get(need).before
+    assert before is not None
+    put_back(HOST, need, before)
+    state = look(need)
+    assert (state.present, state.alias_ok) == (True, True)
+    assert state.stamp is not None
+    assert state.stamp.revision == first
+    assert content(need) == {"m.bin": BIG}
+    # The newer one is kept in its turn.
+    asked = len(hub.server.requests)
+    assert get(need_of(tmp_path, revision=second)).changed
+    assert len(hub.server.requests) == asked
+
+
+def test_files_that_any_model_has_are_not_fetched_again(tmp_path: Path, hub: Hub) -> None:
+    hub.publish({"m.bin": BIG, "c.json": SMALL}, large=("m.bin",))
+    get(need_of(tmp_path))
+    asked = len(hub.storage.requests)
+    other = need_of(tmp_path, files=["m.bin"])
+    assert get(other).changed
+    assert content(other) == {"m.bin": BIG}
+    assert len(hub.storage.requests) == asked
+
+
+def test_pruning_frees_what_it_says(tmp_path: Path, hub: Hub) -> None:
+    hub.publish({"m.bin": BIG, "same": SMALL}, large=("m.bin", "same"))
+    need, root = need_of(tmp_path), tmp_path / "root"
+    get(need)
+    hub.publish({"m.bin": BIG[::-1], "same": SMALL}, large=("m.bin", "same"))
+    get(need)
+    shelf = read_shelf(HOST, need.models_dir, str(root), sudo=False)
+    found = removals(shelf, [need], need.models_dir)
+    assert [(r.what, r.frees, r.keep) for r in found] == [("old", len(BIG), "")]
+    prune(HOST, need.models_dir, found, sudo=False)
+    assert content(need) == {"m.bin": BIG[::-1], "same": SMALL}
+    assert staleness(need, look(need), latest(need, {})) == "current"
+    rest = read_shelf(HOST, need.models_dir, str(root), sudo=False)
+    assert removals(rest, [need], need.models_dir) == []
+    gone = removals(rest, [], need.models_dir)
+    assert [(r.what, r.frees) for r in gone] == [("unused", len(BIG) + len(SMALL))]
+    prune(HOST, need.models_dir, gone, sudo=False)
+    assert everything(need) == [".inferbase/roots"]
+    assert Path(need.models_dir, ".inferbase/roots").read_text() == (
+        f"{os.uname().nodename} /opt/inferbase\n"
+    )
+
+
+def test_pruning_an_alias_leaves_what_others_put_there(tmp_path: Path, hub: Hub) -> None:
+    hub.publish({"m.bin": SMALL})
+    need = need_of(tmp_path, aliases={"team/chat": {"p.txt": "x"}, "team/old": {"p.txt": "y"}})
+    get(need)
+    theirs = Path(need.models_dir, "team/chat/notes.txt")
+    theirs.write_text("mine")
+    shelf = read_shelf(HOST, need.models_dir, str(tmp_path), sudo=False)
+    found = removals(shelf, [need_of(tmp_path)], need.models_dir)
+    assert [(r.what, r.place) for r in found] == [("alias", "team/chat"), ("alias", "team/old")]
+    prune(HOST, need.models_dir, found, sudo=False)
+    left = [str(p.relative_to(need.models_dir)) for p in Path(need.models_dir, "team").rglob("*")]
+    assert sorted(left) == ["team/chat", "team/chat/notes.txt"]
+    assert content(need) == {"m.bin": SMALL}
+
+
+class Counting(LocalHost):
+    """Counts what is read from it."""
+
+    bytes = 0
+
+    def read(self, script: str, *, sudo: bool = False) -> Iterator[bytes]:
+        for chunk in super().read(script, sudo=sudo):
+            self.bytes += len(chunk)
+            yield chunk
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["from-nothing", "goes-on"])
+def test_a_copy_through_here(tmp_path: Path, hub: Hub, half: bool) -> None:
+    data = {"m.bin": BIG, "sub/c d.json": SMALL}
+    hub.publish(data, large=("m.bin",))
+    here = need_of(tmp_path)
+    stamp = get(here).stamp
+    assert stamp is not None
+    parent = Path(here.directory).parent
+    source = Counting("m0")
+    holder = Holder(source, str(parent / stamp.store), stamp)
+    there = need_of(tmp_path, "other models")
+    if half:
+        part = Path(there.directory).parent / stamp.store / "m.bin.part"
+        part.parent.mkdir(parents=True)
+        part.write_bytes(BIG[:1_000_000])
+    asked = len(hub.server.requests)
+    log = Log()
+    brought = get(there, log, supply=copy_of(holder, HOST, log))
+    assert brought.changed
+    assert brought.stamp is not None
+    assert (brought.stamp.store, brought.stamp.revision) == (stamp.store, stamp.revision)
+    assert content(there) == data
+    assert len(hub.server.requests) == asked
+    assert "through this machine" in log.notes[0]
+    assert source.bytes == len(BIG) + len(SMALL) - (1_000_000 if half else 0)
+
+
+def test_a_damaged_copy_is_not_put_in_place(tmp_path: Path, hub: Hub) -> None:
+    hub.publish({"m.bin": BIG}, large=("m.bin",))
+    here = need_of(tmp_path)
+    stamp = get(here).stamp
+    assert stamp is not None
+    place = Path(here.directory).parent / stamp.store
+    (place / "m.bin").write_bytes(BIG[::-1])
+    there = need_of(tmp_path, "other")
+    with pytest.raises(FleetError, match=r"wrong checksum of m\.bin"):
+        get(there, supply=copy_of(Holder(LocalHost("m0"), str(place), stamp), HOST, Log()))
+    assert everything(there) == [".inferbase/roots"]
+
+
+def test_verify_reads_every_byte(tmp_path: Path, hub: Hub) -> None:
+    hub.publish({"m.bin": BIG, "c.json": SMALL}, large=("m.bin",))
+    need = need_of(tmp_path)
+
+    def checked() -> tuple[str, str]:
+        (row,) = verify(HOST, [(need, ("s",), look(need))], silent, sudo=False)
+        return row["verdict"], row["detail"]
+
+    assert checked() == ("missing", "fetch it with `invoke update-models`")
+    get(need)
+    assert checked() == ("right", "")
+    file = Path(need.directory, "m.bin")
+    file.write_bytes(BIG[:-1] + b"x")
+    verdict, detail = checked()
+    assert verdict == "wrong"
+    assert f"{file}: expected {hashlib.sha256(BIG).hexdigest()}, found" in detail
+    # What the message says repairs it.
+    file.unlink()
+    assert get(need, update=False).changed
+    assert checked() == ("right", "")
+    file.write_bytes(BIG + b"\0" * 100)
+    (row,) = verify(HOST, [(need, ("s",), _longer(look(need), need))], silent, sudo=False)
+    assert row["verdict"] == "right"
+
+
+def _longer(state: ModelState, need: ModelNeed) -> ModelState:
+    """The state as it was before a file became longer, as in huge pages."""
+    return ModelState(need.key, True, state.stamp, state.bytes, True)
+
+
+# A way to break things -> what the error and its hint must say.
+REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "gated": ({}, "is gated and there is no token", "accept its terms"),
+    "no-licence": ({"token": "mine"}, "HF_TOKEN has no access", "accept its terms"),
+    "wrong-token": ({"token": "mine"}, "the hub refuses HF_TOKEN", "check that HF_TOKEN is valid"),
+    "no-model": ({}, "does not exist or is private", "check the spelling"),
+    "wrong-sum": ({}, "the hub has sha256", "correct sha256"),
+    "no-such-file": ({}, "checksums names n.bin", "did you mean m.bin"),
+    "down": ({}, "cannot be reached", "HF_ENDPOINT"),
+    "slow": ({}, "cannot be reached", "HF_ENDPOINT"),
+    "silent": ({}, "m.bin cannot be downloaded", "check the network"),
+    "elsewhere": ({}, "redirects to an address that is not https", "use another URL"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusals_make_nothing(
+    case: str, tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more, what, hint = REFUSALS[case]
+    _break(case, hub, monkeypatch, tmp_path)
+    sums: Mapping[str, str] = {
+        "wrong-sum": {"m.bin": "0" * 64}, "no-such-file": {"n.bin": "0" * 64},
+    }.get(case, {})  # fmt: skip
+    need = need_of(tmp_path, checksums=dict(sums), source=more.get("source", "hf:org/tiny"))
+    secrets = {"HF_TOKEN": Secret(more["token"])} if "token" in more else {}
+    with pytest.raises(FleetError) as caught:
+        get(need, secrets=secrets)
+    assert what in caught.value.what
+    assert hint in caught.value.hint
+    assert [path for path in everything(need) if path != ".inferbase/roots"] == []
+    assert look(need) == ModelState(need.key, False, None, 0, True)
+
+
+def _break(case: str, hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    api = "/api/models/org/tiny"
+    if case in {"gated", "no-licence"}:
+        hub.gated, hub.token = True, "another"
+    hub.publish({"m.bin": BIG}, large=("m.bin",))
+    if case == "wrong-token":
+        message = {"X-Error-Message": "Invalid credentials in Authorization header"}
+        hub.server.assets[api] = Asset(b"{}", 401, message)
+    elif case == "no-model":
+        hub.server.assets[api] = Asset(b"{}", 401, {"X-Error-Code": "RepoNotFound"})
+    elif case == "down":
+        hub.server.assets[api] = Asset(b"{}", 502)
+    elif case == "slow":
+        hub.server.assets[api].delay = 2
+        monkeypatch.setattr(hub_module, "_ANSWER_SECONDS", 0.2)
+    elif case in {"silent", "elsewhere"}:
+        _without_tools(monkeypatch, tmp_path)
+    if case == "silent":
+        hub.large(BIG).delay = 1
+        monkeypatch.setattr(web, "_client", lambda: httpx.Client(timeout=0.2))
+    elif case == "elsewhere":
+        path = f"/org/tiny/resolve/{hub.commit}/m.bin"
+        hub.server.assets[path] = Asset(b"", 302, {"Location": "http://elsewhere.example/m.bin"})
+
+
+def _without_tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine without curl and wget gets the file through here."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for source in ("/usr/bin", "/bin"):
+        for tool in Path(source).iterdir():
+            if tool.name not in ("curl", "wget") and not (folder / tool.name).exists():
+                (folder / tool.name).symlink_to(tool)
+    monkeypatch.setenv("PATH", str(folder))
+
+
+def test_a_gated_model_is_refused_before_it_is_planned(tmp_path: Path, hub: Hub) -> None:
+    hub.gated, hub.token = True, "another"
+    hub.publish({"m.bin": BIG}, large=("m.bin",))
+    with pytest.raises(FleetError, match="is gated"):
+        latest(need_of(tmp_path), {})
+
+
+def test_a_model_file_with_a_bare_repository_means_the_hub() -> None:
+    assert declared_model("tiny", DeclaredModel(source="org/tiny")).source.scheme == "hf"
