@@ -1,58 +1,29 @@
-"""A service kind: services/NAME.yaml, everything that is the same for all services of a kind.
-
-Text that holds {placeholder} is filled in by inferfleet.resolve; PLACEHOLDERS lists the names.
-A list inside an argument list is a group: it is left out when one of its placeholders is unset.
-"""
+"""A service kind: services/NAME.yaml, everything that is the same for all services of a kind."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from inferfleet.schema.fields import AbsolutePath, Duration, Model, Name, Option, Port, Size, Text
+from inferfleet.schema.fields import Duration, Model, Name, Option, Port, Probe, Scalar, Text
+from inferfleet.schema.model import FileName
+from inferfleet.schema.placeholders import EnvName
+from inferfleet.schema.runtime import ComposeKind, ProcessKind, SystemdKind
 
-Probe = Literal["openai-chat", "openai-completion", "ollama-generate", "http"]
 Api = Literal["openai", "ollama", "web", "http"]
 Format = Literal["gguf", "hf", "ollama"]
-
-PLACEHOLDERS = frozenset(
-    {
-        "model", "served-name", "bind", "port", "container-port", "cache", "program", "python",
-        "embedded", "modelfile",
-    }
-)  # fmt: skip
-OPTIONS = "{options}"
-_PLACEHOLDER = re.compile(r"\{([a-z-]+)\}")
+ParameterType = Literal["a whole number", "a number", "true or false", "text or a list of texts"]
 
 
-def placeholders(text: str) -> Iterator[str]:
-    """The names of the placeholders in a text of a kind file."""
-    return (match[1] for match in _PLACEHOLDER.finditer(text))
-
-
-def fill(text: str, values: Mapping[str, str]) -> str:
-    """The text with its placeholders replaced; the values are not looked at again."""
-    return _PLACEHOLDER.sub(lambda match: values[match[1]], text)
-
-
-def _check_placeholders(text: str) -> str:
-    if text == OPTIONS:
-        return text
-    for name in placeholders(text):
-        if name not in PLACEHOLDERS:
-            raise ValueError(
-                f"has the unknown placeholder {{{name}}}; known are "
-                + ", ".join(f"{{{known}}}" for known in sorted(PLACEHOLDERS))
-            )
+def _check_pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"is not a regular expression: {error}") from None
     return text
-
-
-Template = Annotated[Text, AfterValidator(_check_placeholders)]
-Argv = list[Template | list[Template]]
-EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 class SecretUse(Model):
@@ -67,11 +38,13 @@ class Options(Model):
     """How the keys of a service's options: become command-line flags.
 
     style vllm: --name value, booleans --name and --no-name, a list is one flag with several
-    values. style llama-cpp: --name value, a false boolean is --no-name where the engine has it,
-    a list repeats the flag. style none: the service takes no options.
+    values. style argparse: the same, but a false boolean leaves the flag out. style llama-cpp:
+    --name value, a false boolean is --no-name where the engine has it, a list repeats the flag.
+    style equals: --name=value, also --name=true, a list repeats the flag. style none: the service
+    takes no options.
     """
 
-    style: Literal["vllm", "llama-cpp", "none"] = Field(
+    style: Literal["vllm", "argparse", "llama-cpp", "equals", "none"] = Field(
         default="none", description="How a name and its value become words of the command line."
     )
     source: Text = Field(default="", description="Where the known names were read.")
@@ -81,12 +54,29 @@ class Options(Model):
     )
     short: list[Text] = Field(default=[], description="Known names that take a single dash.")
     on_off: list[Text] = Field(default=[], description="Booleans written as on and off.")
+    true_false: list[Text] = Field(
+        default=[], description="Booleans written as true and false after the flag."
+    )
+    paths: list[Text] = Field(
+        default=[],
+        description="Names whose values are paths, also after NAME=. An absolute path is one of "
+        "the machine, ./FILE lies in the model's directory, files/FILE is a file of the service.",
+    )
+    cpus: Text | None = Field(
+        default=None,
+        description="Name whose default is how many CPUs the service's cpuset or cpus gives it.",
+    )
     managed: dict[Text, Text] = Field(
         default={},
         description="Names that inferbase sets itself, each with the machine file's key for it.",
     )
     removed: dict[Text, Text] = Field(
         default={}, description="Names of older versions, each with what to do instead."
+    )
+    newer: dict[Text, Text] = Field(
+        default={},
+        description="Known names that the kind's image does not have yet, each with the version "
+        "that brought it.",
     )
     defaults: dict[Text, Option] = Field(
         default={}, description="Options that every service of the kind has unless it says other."
@@ -100,14 +90,74 @@ class Health(Model):
     loading: list[Annotated[int, Field(ge=100, le=599)]] = Field(
         default=[], description='HTTP statuses that mean "not yet".'
     )
+    page: Text | None = Field(
+        default=None,
+        description="Another path that must answer 2xx, asked with the service's key, before it "
+        "counts as ready.",
+    )
+    deadline: Duration = Field(
+        default=30,
+        description="Time in which a service that was ready has to generate one token, unless "
+        "the service says otherwise.",
+    )
+
+
+class ProbeWhen(Model):
+    """Another probe for services that have an option set to a value."""
+
+    option: Text = Field(description="Name of the option.")
+    value: Scalar = Field(description="Its value.")
+    probe: Probe = Field(description="The request that proves such a service ready.")
+
+
+class Metrics(Model):
+    """What the engine tells of itself as Prometheus text; a text alone is the path.
+
+    Names are those of the exposition, such as vllm:generation_tokens_total.
+    """
+
+    path: Text = Field(description="Path of the metrics on the service's port.")
+    port: Name | None = Field(
+        default=None, description="Name of the extra port that has them, if not the main one."
+    )
+    tokens: Text | None = Field(default=None, description="Counter of generated tokens.")
+    progress: list[Text] = Field(
+        default=[], description="More counters that grow whenever the engine works on a request."
+    )
+    running: list[Text] = Field(
+        default=[], description="Gauges of the requests that it works on or has queued."
+    )
+
+
+def _path_alone(value: object) -> object:
+    return {"path": value} if isinstance(value, str) else value
+
+
+class StartFailure(Model):
+    """Lines of the log that say why the engine does not start."""
+
+    match: Annotated[Text, AfterValidator(_check_pattern)] = Field(
+        description="Regular expression that is found in such a line; its named groups can stand "
+        "in says and hint as {name}."
+    )
+    says: Text = Field(description="What it means, as one sentence without its full stop.")
+    hint: Text = Field(default="", description="What to do about it.")
+    more: Annotated[int, Field(ge=0, le=20)] = Field(
+        default=0, description="How many lines after it belong to it and are shown, too."
+    )
 
 
 class Wire(Model):
-    """Environment variables that list the machine's other services of an API."""
+    """Environment variables that list the machine's other services of an API or a kind."""
 
-    api: Api = Field(description="The services that are listed.")
+    api: Api | None = Field(default=None, description="The services of this API are listed.")
+    kind: Name | None = Field(default=None, description="The services of this kind are listed.")
+    first: bool = Field(
+        default=False, description="Only the first one counts; without any nothing is set."
+    )
     urls: EnvName = Field(
-        description="Variable that receives their addresses inside the container network."
+        description="Variable that receives their addresses: inside the container network for a "
+        "container, on the machine for others."
     )
     keys: EnvName | None = Field(
         default=None, description="Variable that receives their API keys, in the same order."
@@ -120,93 +170,20 @@ class Wire(Model):
         default=";", description="Stands between two addresses or keys."
     )
 
-
-class HealthCheck(Model):
-    """The container's health check."""
-
-    test: list[Template] = Field(description="Command as Docker takes it, with CMD in front.")
-    interval: Duration = Field(default=10, description="Time between two checks.")
-    timeout: Duration = Field(default=5, description="Time after which a check has failed.")
-    retries: Annotated[int, Field(ge=1)] = Field(
-        default=3, description="Failures in a row that make the container unhealthy."
-    )
-
-
-class ComposeKind(Model):
-    """The service as a container."""
-
-    image: Text = Field(description="Image used without a GPU, its tag pinned.")
-    image_cuda: Text | None = Field(default=None, description="Image used with a GPU.")
-    entrypoint: list[Template] | None = Field(
-        default=None, description="Replaces the image's entrypoint."
-    )
-    command: Argv = Field(default=[], description="Arguments of the entrypoint.")
-    port: Port = Field(description="Port that it listens on inside the container.")
-    user: Annotated[str, Field(pattern=r"^\d+:\d+$")] = Field(
-        description="User and group inside the container, as numbers."
-    )
-    read_only: bool = Field(default=True, description="The root file system is read-only.")
-    environment: dict[EnvName, Template] = Field(
-        default={}, description="Environment variables of every service of the kind."
-    )
-    models: AbsolutePath | None = Field(
-        default=None, description="Where the machine's models directory appears, read-only."
-    )
-    volumes: dict[Name, AbsolutePath] = Field(
-        default={}, description="Private volumes: suffix of the volume's name, and its path."
-    )
-    tmpfs: dict[AbsolutePath, Text] = Field(
-        default={}, description="Directories in memory: path, and mount options."
-    )
-    shm: Size | None = Field(default=None, description="Size of /dev/shm.")
-    pids: Annotated[int, Field(ge=1)] = Field(
-        default=1024, description="Most processes and threads it may have."
-    )
-    memlock: bool = Field(default=False, description="It may lock memory without a limit.")
-    modelfile: AbsolutePath | None = Field(
-        default=None, description="Where the service's Modelfile appears, for Ollama."
-    )
-    healthcheck: HealthCheck = Field(description="How Docker checks the container.")
-    stop_timeout: Duration = Field(default=30, description="Time between TERM and KILL.")
-
-
-class SystemdKind(Model):
-    """The service as a native unit."""
-
-    program: AbsolutePath = Field(description="Default of the service's program.")
-    command: Argv = Field(description="Command line; its first word is {program}.")
-    environment: dict[EnvName, Template] = Field(
-        default={}, description="Environment variables of every service of the kind."
-    )
-    jit: bool = Field(default=False, description="The program makes memory executable.")
-    netlink: bool = Field(
-        default=False, description="The program asks the kernel for network interfaces."
-    )
-    cache: bool = Field(default=False, description="The program needs a writable {cache}.")
-    tasks: Annotated[int, Field(ge=1)] = Field(
-        default=4096, description="Most processes and threads it may have."
-    )
-    stop_timeout: Duration = Field(default=30, description="Time between TERM and KILL.")
-
-
-class ProcessKind(Model):
-    """The service as a supervised background process."""
-
-    command: Argv = Field(description="Command line of a service that has a program.")
-    embedded: Argv | None = Field(
-        default=None,
-        description="Command line of a service without one, on the local machine only, where "
-        "{python} and {embedded} are known.",
-    )
-    environment: dict[EnvName, Template] = Field(
-        default={}, description="Environment variables of every service of the kind."
-    )
+    @model_validator(mode="after")
+    def _one(self) -> Wire:
+        if (self.api is None) == (self.kind is None):
+            raise ValueError("needs exactly one of api, kind")
+        return self
 
 
 class Kind(Model):
     """One kind of service; it has at least one of compose, systemd and process."""
 
     summary: Text = Field(description="One line on what it is.")
+    notice: Text | None = Field(
+        default=None, description="What everybody who uses the kind is told by plan and validate."
+    )
     api: Api = Field(description="What clients speak to it.")
     default_port: Port | None = Field(
         default=None, description="Port of a service that names none."
@@ -222,16 +199,39 @@ class Kind(Model):
         description="The request that proves it ready: one generated token, or the health URL "
         "alone.",
     )
-    metrics: Text | None = Field(default=None, description="Path of its Prometheus metrics.")
+    probe_when: list[ProbeWhen] = Field(
+        default=[], description="Other probes for services with certain options; the first fits."
+    )
+    metrics: (
+        Annotated[Metrics, BeforeValidator(_path_alone, json_schema_input_type=Text | Metrics)]
+        | None
+    ) = Field(default=None, description="Its Prometheus metrics; a text alone is their path.")
     start_timeout: Duration = Field(
         default=120, description="Time from start to ready, unless the service says otherwise."
     )
+    failures: list[StartFailure] = Field(
+        default=[],
+        description="Why it did not start, recognised in its log; the first that is found counts.",
+    )
+    files: dict[FileName, Text] = Field(
+        default={},
+        description="Files of every service of the kind, in the directory {files}: name, and the "
+        "template that it is rendered from.",
+    )
     options: Options = Field(default=Options(), description="The engine's command-line options.")
+    parameters: dict[Text, ParameterType] | None = Field(
+        default=None,
+        description="Parameters that a modelfile can set, each with its type; left out: any.",
+    )
     secrets: dict[EnvName, SecretUse] = Field(
         default={}, description="Secrets that it can use, by the name the machine gives them."
     )
     wires: list[Wire] = Field(
         default=[], description="How it learns of the machine's other services."
+    )
+    renders: Literal["gateway"] | None = Field(
+        default=None,
+        description="Configuration that inferbase works out for its services, in {files}.",
     )
     compose: ComposeKind | None = Field(default=None, description="The service as a container.")
     systemd: SystemdKind | None = Field(

@@ -14,12 +14,26 @@ FLEET = render_cases.fleet("workstation")
 CONTAINER = {"image": "x:1", "port": 80, "user": "1:1", "healthcheck": {"test": ["CMD", "true"]}}
 
 
-@pytest.mark.parametrize("name", ["llama-cpp", "vllm", "ollama", "open-webui"])
+NAMES = sorted(path.stem for path in (render_cases.REPOSITORY / "services").glob("*.yaml"))
+CONTAINERS = [name for name in NAMES if FLEET.kinds[name].compose]
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_containers(name: str) -> None:
+    compose = FLEET.kinds[name].compose
+    assert compose is not None
+    for image in filter(None, [compose.image, compose.image_cuda]):
+        assert re.fullmatch(r"[a-z0-9./-]+:[A-Za-z0-9.-]*\d[A-Za-z0-9.-]*", image)
+    assert compose.read_only or name == "tgi"  # see its file
+    written = {"/tmp", *compose.tmpfs, *compose.volumes.values()}
+    home = compose.environment.get("HOME", "/tmp")
+    assert any(home == place or home.startswith(f"{place}/") for place in written)
+    assert compose.healthcheck is not None
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_shipped(name: str) -> None:
     kind = FLEET.kinds[name]
-    assert kind.compose is not None
-    assert re.fullmatch(r"[a-z0-9./-]+:[A-Za-z0-9.-]*\d[A-Za-z0-9.-]*", kind.compose.image)
-    assert kind.compose.read_only
     assert kind.default_port
     assert kind.health is not None
     assert kind.health.path.startswith("/")
@@ -27,6 +41,17 @@ def test_shipped(name: str) -> None:
     assert set(kind.options.defaults) <= (kind.options_known or frozenset())
     assert not set(kind.options.removed) & (kind.options_known or frozenset())
     assert set(kind.options.short) <= (kind.options_known or frozenset())
+    known = kind.options_known or frozenset()
+    assert {*kind.options.paths, *kind.options.on_off, *kind.options.true_false} <= known
+    assert {when.option for when in kind.probe_when} <= known
+    assert kind.options.cpus is None or kind.options.cpus in known
+    if known:
+        assert kind.options.source
+        assert len(known) == len(kind.options.known or [])
+    if kind.metrics and kind.metrics.port:
+        assert kind.compose is not None
+        assert kind.metrics.port in kind.compose.ports
+    assert set(kind.options.newer) <= (kind.options_known or frozenset())
 
 
 def test_runtimes() -> None:

@@ -1,0 +1,36 @@
+"""Real JupyterLab and MLflow out of wheels: one virtual environment of its own, 900 MB.
+
+Too heavy for every run: tests that need it are slow ones, and build it once. Run as
+`python3 -m testbed.notebooks` to build it and print its folder.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from testbed.shell import alone, cache_dir, run
+
+# The versions that services/jupyter.yaml and services/mlflow.yaml know the options of.
+WHEELS = ["jupyterlab==4.6.6", "mlflow==3.17.2"]
+_READY = "inferbase-ready"
+
+
+def build() -> Path:
+    """The environment, built when it is not there; other sessions wait meanwhile."""
+    with alone("notebooks"):
+        folder = cache_dir() / "notebooks"
+        ready = folder / _READY
+        wanted = f"{sys.version}\n{' '.join(WHEELS)}\n"
+        if not ready.exists() or ready.read_text() != wanted:
+            shutil.rmtree(folder, ignore_errors=True)
+            run(sys.executable, "-m", "venv", folder)
+            pip = [folder / "bin" / "pip", "--disable-pip-version-check", "--quiet"]
+            run(*pip, "install", *WHEELS, timeout=1800)
+            ready.write_text(wanted)
+        return folder
+
+
+if __name__ == "__main__":
+    print(build())
