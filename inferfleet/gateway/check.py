@@ -1,0 +1,115 @@
+"""What cannot be in a gateway's settings, each mistake with its place; pure but for prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from inferfleet.errors import FleetError
+from inferfleet.gateway.files import upstream_secrets
+from inferfleet.gateway.routes import At, Offers, offers, upstreams
+from inferfleet.gateway.targets import address
+from inferfleet.models.need import ModelNeed
+from inferfleet.names import name_hint
+from inferfleet.resolve import resolve
+from inferfleet.schema.gateway import Gateway
+from inferfleet.schema.machine import Service
+from inferfleet.view import View
+
+_ANYWHERE = "/opt/inferbase"
+
+
+def check_gateways(view: View) -> Iterator[FleetError]:
+    """The gateways of a machine, and names that two of its services claim."""
+    yield from _served_names(view)
+    for name, service in view.machine.services.items():
+        kind = view.kind(service)
+        if kind is None:
+            continue
+        if kind.renders == "gateway":
+            yield from _gateway(view, name, service)
+        elif service.gateway is not None:
+            what = f"has no effect on a service of kind {service.kind}"
+            yield view.error(("services", name, "gateway"), what, "remove it", key=True)
+
+
+def _gateway(view: View, name: str, service: Service) -> Iterator[FleetError]:
+    base = ("services", name, "gateway")
+    gateway = service.gateway or Gateway()
+    found = offers(view.fleet, view.name, gateway)
+    for at, error in found.problems:
+        yield view.error((*base, *at), error.what, error.hint)
+    yield from _reached(view, base, service, found)
+    yield from _keys(view, base, gateway, found)
+    ids = [one.id for one in upstreams(found)]
+    for ref in gateway.service_keys:
+        if ref not in ids:
+            what = "no route leads to this service"
+            at = (*base, "service-keys", ref)
+            yield view.error(at, what, name_hint(ref, ids, "services"), key=True)
+    for one, secret in upstream_secrets(gateway, list(upstreams(found))).items():
+        if secret not in view.machine.secrets:
+            what = f"{one} asks for the key {secret}, which this machine has no secret for"
+            hint = f"add {secret} to the machine's secrets, or name another under service-keys"
+            yield view.error((*base, *_at(found, one)), what, hint)
+
+
+def _at(found: Offers, service: str) -> At:
+    """The place of the route that leads to a service first."""
+    for offer in found.offers:
+        for index, one in enumerate(offer.targets):
+            if one.id == service:
+                return (*offer.at, "to", index) if offer.at else ()
+    return ()
+
+
+def _reached(view: View, base: At, service: Service, found: Offers) -> Iterator[FleetError]:
+    runtime = view.runtime(service)
+    for one in upstreams(found):
+        try:
+            address(view.fleet, view.name, runtime or "", one)
+        except FleetError as error:
+            yield view.error((*base, *_at(found, one.id)), error.what, error.hint)
+
+
+def _keys(view: View, base: At, gateway: Gateway, found: Offers) -> Iterator[FleetError]:
+    models = {name for offer in found.offers for name in (offer.name, *offer.aliases)}
+    users: dict[str, str] = {}
+    for name, key in gateway.keys.items():
+        at = (*base, "keys", name)
+        if key.secret not in view.machine.secrets:
+            what = f"the machine has no secret {key.secret}"
+            hint = name_hint(key.secret, view.machine.secrets, "secrets")
+            yield view.error((*at, "secret"), what, hint)
+        elif key.secret in users:
+            what = f"{key.secret} is also the key of {users[key.secret]}"
+            yield view.error((*at, "secret"), what, "give each a key of its own")
+        users.setdefault(key.secret, name)
+        for index, model in enumerate(key.models or ()):
+            if model not in models and not found.problems:
+                what = f"the gateway offers no model {model}"
+                hint = name_hint(model, models, "models")
+                yield view.error((*at, "models", index), what, hint)
+
+
+def _served_names(view: View) -> Iterator[FleetError]:
+    """Two services of one API that give clients different models under one name."""
+    first: dict[tuple[str, str], tuple[str, ModelNeed]] = {}
+    for name, service in view.machine.services.items():
+        if view.kind(service) is None or service.model is None:
+            continue
+        try:
+            found = resolve(view.fleet, view.machine, name, _ANYWHERE, f"{_ANYWHERE}/models")
+        except FleetError:
+            continue  # told where it is wrong
+        if found.need is None or found.served_name is None:
+            continue
+        key = (found.kind.api, found.served_name)
+        other, need = first.setdefault(key, (name, found.need))
+        if _identity(need) != _identity(found.need):
+            what = f"{found.served_name} is also what {other} calls another model"
+            at = ("services", name, "served-name")
+            yield view.error(at, what, "give one of them another served-name")
+
+
+def _identity(need: ModelNeed) -> tuple[str, str]:
+    return need.key, need.source.name

@@ -1,0 +1,98 @@
+"""The services that a gateway passes requests to: which they are and how it reaches them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from inferfleet.errors import USAGE, FleetError
+from inferfleet.names import name_hint
+from inferfleet.resolve import Resolved, resolve
+from inferfleet.schema.fleet import Fleet
+
+# Ollama answers OpenAI's paths too.
+APIS = ("openai", "ollama")
+_ANYWHERE = "/opt/inferbase"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A service of a machine. id: SERVICE, or MACHINE/SERVICE on another machine."""
+
+    id: str
+    machine: str
+    view: Resolved
+
+
+def target(fleet: Fleet, here: str, ref: str) -> Target:
+    """The service that ref names, seen from the machine here. Raises FleetError (code USAGE)."""
+    machine_name, _, service = ref.rpartition("/")
+    machine_name = machine_name or here
+    machine = fleet.machines.get(machine_name)
+    if machine is None:
+        hint = name_hint(machine_name, fleet.machines, "machines")
+        raise FleetError(f"there is no machine {machine_name}", hint, code=USAGE)
+    if service not in machine.services:
+        what = f"{machine_name} has no service {service}"
+        raise FleetError(what, name_hint(service, machine.services, "services"), code=USAGE)
+    view = resolve(fleet, machine, service, _ANYWHERE, f"{_ANYWHERE}/models")
+    if view.kind.api not in APIS:
+        what = f"{ref} speaks {view.kind.api}, and a gateway needs OpenAI's API"
+        raise FleetError(what, "route to an engine, such as one of kind vllm", code=USAGE)
+    found = service if machine_name == here else f"{machine_name}/{service}"
+    return Target(found, machine_name, view)
+
+
+def neighbours(fleet: Fleet, here: str) -> Iterator[Target]:
+    """The OpenAI services of the machine that serve a model."""
+    machine = fleet.machines[here]
+    for name, service in machine.services.items():
+        kind = fleet.kinds.get(service.kind)
+        if kind is None or kind.renders == "gateway" or kind.api != "openai":
+            continue
+        found = target(fleet, here, name)
+        if found.view.served_name is not None:
+            yield found
+
+
+def address(fleet: Fleet, here: str, runtime: str, found: Target) -> tuple[str, int]:
+    """Host and port at which a gateway with this runtime on the machine here reaches a service.
+
+    Raises FleetError (code USAGE) when it cannot.
+    """
+    view = found.view
+    if view.port is None:
+        raise FleetError(f"{found.id} has no port", "give it a port", code=USAGE)
+    loopback = view.bind.startswith("127.") or view.bind == "::1"
+    anywhere = view.bind in {"0.0.0.0", "::"}
+    if found.machine == here:
+        if runtime != "compose":
+            return ("127.0.0.1" if anywhere else view.bind), view.port
+        if view.runtime == "compose":
+            # Inside the project's network a service's name is its host name.
+            assert view.kind.compose is not None
+            return view.name, view.kind.compose.port
+        if loopback:
+            raise FleetError(
+                f"{found.id} listens on {view.bind}, which the gateway's container cannot reach",
+                "run the gateway with runtime: systemd, or give the service bind: with an "
+                "address of the machine",
+                code=USAGE,
+            )
+    elif loopback:
+        raise FleetError(
+            f"{found.id} listens on {view.bind}, which only {found.machine} itself reaches",
+            f"give it bind: with an address of {found.machine} that {here} reaches",
+            code=USAGE,
+        )
+    if not anywhere:
+        return view.bind, view.port
+    machine = fleet.machines[found.machine]
+    host = machine.site_address or machine.address
+    if host is None:
+        raise FleetError(
+            f"{found.id} listens on {view.bind}, and {found.machine} has no address to reach it at",
+            "give it bind: with an address of the machine",
+            code=USAGE,
+        )
+    return host, view.port

@@ -1,0 +1,241 @@
+-- A request: who sends it, for which model, may he, and which service gets it in which words.
+
+local answer = require "gateway_answer"
+local config = require "gateway_config"
+local json = require "gateway_json"
+local limits = require "gateway_limits"
+local names = require "gateway_names"
+local pool = require "gateway_pool"
+
+local MOST_TRIES = 3
+local CONNECT_SECONDS, SEND_SECONDS = 3, 60
+local RETRY_SECONDS = 5
+-- What is passed on; the value says how a system prompt gets in and whether usage is asked for.
+local PATHS = {
+    ["/v1/chat/completions"] = {system = "messages", usage = true},
+    ["/v1/completions"] = {usage = true},
+    ["/v1/responses"] = {system = "instructions"},
+    ["/v1/embeddings"] = {},
+    ["/v1/rerank"] = {},
+    ["/v1/score"] = {},
+}
+
+-- What is known of requests on their way, by id: nginx forgets ngx.ctx when it tries again.
+local under_way = {}
+
+local M = {}
+
+local function body()
+    ngx.req.read_body()
+    local text = ngx.req.get_body_data()
+    local path = not text and ngx.req.get_body_file()
+    if path then
+        local file = assert(io.open(path, "rb"))
+        text = file:read("*a")
+        file:close()
+    end
+    return text or ""
+end
+
+local function with_content(text, at, place, prompt)
+    local first = text:sub(place[1], place[1])
+    if first == '"' then return {place[1] + 1, place[1], json.quoted(prompt .. "\n\n"):sub(2, -2)} end
+    if first ~= "[" then return {at, at - 1, ""} end
+    local comma = text:find("^%s*%]", place[1] + 1) and "" or ","
+    local part = '{"type":"text","text":' .. json.quoted(prompt) .. "}" .. comma
+    return {place[1] + 1, place[1], part}
+end
+
+-- The route's system prompt before the client's own, in one message: templates of many models
+-- refuse a second one.
+local function add_system(request, how, fields, text, prompt)
+    local place = fields[how]
+    if how == "instructions" then
+        if place and text:sub(place[1], place[1]) == '"' then
+            request[#request + 1] = with_content(text, place[1], place, prompt)
+        elseif place then
+            request[#request + 1] = {place[1], place[2], json.quoted(prompt)}
+        else
+            local at = text:find("{", 1, true) + 1
+            request[#request + 1] = {at, at - 1, '"instructions":' .. json.quoted(prompt) .. ","}
+        end
+        return
+    end
+    if not place or text:sub(place[1], place[1]) ~= "[" then
+        return answer.invalid("messages is missing, or not a list.", "messages")
+    end
+    local at = text:find("[^ \t\r\n]", place[1] + 1)
+    if text:sub(at, at) == "{" then
+        local message, problem = json.members(text, at)
+        if not message then return answer.invalid("A message cannot be read: " .. problem .. ".") end
+        local role = json.value(text, message.role)
+        if (role == "system" or role == "developer") and message.content then
+            request[#request + 1] = with_content(text, at, message.content, prompt)
+            return
+        end
+    end
+    local comma = text:sub(at, at) == "]" and "" or ","
+    local message = '{"role":"system","content":' .. json.quoted(prompt) .. "}" .. comma
+    request[#request + 1] = {place[1] + 1, place[1], message}
+end
+
+-- Streams tell their usage only when asked; true when the client did not ask for it.
+local function ask_for_usage(request, fields, text)
+    local place = fields.stream_options
+    if not place then
+        local at = fields.stream[2] + 1
+        request[#request + 1] = {at, at - 1, ',"stream_options":{"include_usage":true}'}
+        return true
+    end
+    if text:sub(place[1], place[1]) ~= "{" then
+        request[#request + 1] = {place[1], place[2], '{"include_usage":true}'}
+        return true
+    end
+    local options = json.members(text, place[1])
+    if not options then return false end
+    local wanted = options.include_usage
+    if wanted then
+        if text:sub(wanted[1], wanted[2]) == "true" then return false end
+        request[#request + 1] = {wanted[1], wanted[2], "true"}
+    else
+        local comma = next(options) and "," or ""
+        request[#request + 1] = {place[1] + 1, place[1], '"include_usage":true' .. comma}
+    end
+    return true
+end
+
+-- Sends the request to the next service; answers itself when there is none left.
+local function attempt(request)
+    local id = request.tries < MOST_TRIES and pool.pick(request.route, request.tried)
+    if not id then return M.give_up(request) end
+    request.tries = request.tries + 1
+    request.tried[id] = true
+    local upstream = config.upstreams[id]
+    local address = names.address(upstream)
+    if not address then
+        pool.failed(id, "refused")
+        request.failures[id] = "refused"
+        return attempt(request)
+    end
+    request.id, request.address, request.upstream = id, address, upstream
+    ngx.ctx.request = request
+    pool.enter(id)
+    ngx.var.gateway_host = upstream.authority
+    ngx.var.gateway_authorization = upstream.authorization or ""
+    local edits = {unpack(request.edits)}
+    local model = upstream.model or request.route.name
+    if model ~= request.asked then
+        edits[#edits + 1] = {request.model[1], request.model[2], json.quoted(model)}
+    end
+    ngx.req.set_body_data(json.edited(request.text, edits))
+end
+
+-- Every service was tried; the worst that can still turn good decides.
+function M.give_up(request)
+    local loading, late, denied = false, false, false
+    for id, what in pairs(request.failures) do
+        if what == "refused" or what == "loading" then
+            loading = loading or pool.down_for(id) < config.upstreams[id].loading
+        end
+        late = late or what == "late"
+        denied = denied or what == "denied"
+    end
+    local name = json.quoted(request.asked)
+    if loading then
+        return answer.fail(429, "server_error", "model_loading", "The model " .. name
+            .. " is loading or starting; try again.", RETRY_SECONDS)
+    elseif late then
+        return answer.fail(504, "server_error", "timeout", "The model " .. name .. " did not "
+            .. "answer within " .. request.route.timeout .. " s.")
+    elseif denied then
+        return answer.fail(502, "server_error", "upstream_refused", "The service of the model "
+            .. name .. " refuses the gateway's own key.")
+    end
+    return answer.fail(503, "server_error", "model_unavailable", "The model " .. name
+        .. " is not available: none of its services answers.", RETRY_SECONDS)
+end
+
+-- A new request.
+function M.first()
+    local key = limits.key()
+    if key == false then return limits.no_key() end
+    local path = PATHS[ngx.var.uri]
+    if not path then
+        return answer.fail(404, "invalid_request_error", "unknown_url",
+            "There is nothing at " .. ngx.var.uri .. ".")
+    end
+    if ngx.req.get_method() ~= "POST" then
+        ngx.header["Allow"] = "POST"
+        return answer.fail(405, "invalid_request_error", nil, "Use POST here.")
+    end
+    local text = body()
+    local fields, problem = json.document(text)
+    if not fields then return answer.invalid("The request cannot be used: " .. problem .. ".") end
+    local asked = json.value(text, fields.model)
+    if type(asked) ~= "string" then
+        return answer.invalid("model is missing, or not a text.", "model")
+    end
+    local route = config.route(asked, key)
+    if not route then return answer.no_model(asked) end
+    local request = {
+        key = key, route = route, asked = asked, text = text, model = fields.model, edits = {},
+        tried = {}, tries = 0, failures = {}, tokens_in = 0, tokens_out = 0, events = 0,
+        stream = fields.stream ~= nil and text:sub(unpack(fields.stream)) == "true",
+    }
+    if route.system and path.system then
+        add_system(request.edits, path.system, fields, text, route.system)
+    end
+    if request.stream and path.usage then
+        request.strip = ask_for_usage(request.edits, fields, text)
+    end
+    request.charged = limits.admit(key, #text)
+    ngx.ctx.request = request
+    under_way[ngx.var.request_id] = request
+    return attempt(request)
+end
+
+-- How the last try ended, of the states that nginx keeps of all of them.
+local function failure()
+    local status = tonumber((ngx.var.upstream_status or ""):match("(%d+)%s*$")) or 502
+    local connected = not (ngx.var.upstream_connect_time or "-"):find("%-%s*$")
+    if status == 401 or status == 403 then return "denied" end
+    if status == 503 then return "loading" end
+    if not connected then return "refused" end
+    return status == 504 and "late" or "broken"
+end
+
+-- The request again, after a service failed it before it answered anything.
+function M.again()
+    local request = under_way[ngx.var.request_id]
+    if not request then return answer.refused() end
+    ngx.ctx.request = request
+    local what, id = failure(), request.id
+    pool.leave(id)
+    pool.failed(id, what)
+    request.id = nil
+    request.failures[id] = what
+    if what == "late" then return M.give_up(request) end
+    if what == "broken" and #request.route.to == 1 and not request.repeated then
+        request.repeated = true
+        request.tried[id] = nil
+    end
+    return attempt(request)
+end
+
+function M.balance()
+    local balancer = require "ngx.balancer"
+    local request = ngx.ctx.request
+    balancer.set_timeouts(CONNECT_SECONDS, SEND_SECONDS, request.route.timeout)
+    local done, problem = balancer.set_current_peer(request.address, request.upstream.port)
+    if not done then ngx.log(ngx.ERR, "no such address: ", problem) end
+end
+
+-- What is known of the request that just ended; it is forgotten.
+function M.ended()
+    local request = under_way[ngx.var.request_id]
+    under_way[ngx.var.request_id] = nil
+    if request and request.id then pool.leave(request.id) end
+    return request
+end
+
+return M
