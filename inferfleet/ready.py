@@ -6,20 +6,18 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
 
-from inferfleet.errors import FleetError
 from inferfleet.events import Event, Listener
+from inferfleet.health.ask import ask_health, ask_token, connect
 from inferfleet.host import Host
-from inferfleet.observed import UnitState
-from inferfleet.release import Probe, Unit
+from inferfleet.release import Unit
 from inferfleet.secrets import Secret
+from inferfleet.states import GONE, StateReader
 
 POLL_SECONDS = 0.25
 STATE_SECONDS = 1.0
 CRASH_LOOKS = 3
 REQUEST_SECONDS = 120.0
-GONE = UnitState("stopped", "is gone")
 
 
 @dataclass(frozen=True)
@@ -36,80 +34,22 @@ class Readiness:
         return self.stage == "ready"
 
 
-def token_request(probe: Probe) -> tuple[str, dict[str, Any]] | None:
-    """Path and JSON body of the smallest request that generates one token; None for http."""
-    chat = {"messages": [{"role": "user", "content": "Hi"}]}
-    match probe.request:
-        case "openai-chat":
-            return "/v1/chat/completions", {"model": probe.model, **chat, "max_tokens": 1}
-        case "openai-completion":
-            return "/v1/completions", {"model": probe.model, "prompt": "Hi", "max_tokens": 1}
-        case "ollama-generate":
-            options = {"num_predict": 1}
-            body = {"model": probe.model, "prompt": "Hi", "stream": False, "options": options}
-            return "/api/generate", body
-        case _:
-            return None
+# What became of the health URL, and of the request for a token, as a stage of readiness.
+_HEALTH_STAGES = {"loading": "loading", "error": "port"}
+_TOKEN_STAGES = {"ok": "ready", "denied": "refused"}
 
 
 def check(base_url: str, unit: Unit, key: Secret | None, timeout: float) -> Readiness:
     """Ask one service once, through base_url. Never raises for an unhealthy service."""
-    import httpx
-
     probe = unit.probe
     assert probe is not None
-    headers = {"Authorization": f"Bearer {key.reveal()}"} if key else {}
-    asking = "down"
-    try:
-        with httpx.Client(
-            base_url=base_url, headers=headers, timeout=5.0, trust_env=False
-        ) as client:
-            answer = client.get(probe.health)
-            if answer.status_code in probe.loading:
-                return Readiness(
-                    unit.service, "loading", f"{probe.health} answers {answer.status_code}"
-                )
-            if not answer.is_success:
-                return Readiness(
-                    unit.service, "port", f"{probe.health} answers {answer.status_code}"
-                )
-            asking = "http"
-            request = token_request(probe)
-            if request is None:
-                return Readiness(unit.service, "ready", "healthy")
-            path, body = request
-            answer = client.post(path, json=body, timeout=timeout)
-            if not answer.is_success:
-                return Readiness(
-                    unit.service,
-                    "refused" if answer.status_code in {401, 403} else "http",
-                    f"{path} answers {answer.status_code}: {answer.text[:200]}",
-                )
-            return _generated(unit.service, path, answer.json())
-    except (httpx.HTTPError, ValueError) as error:
-        what = "no answer" if asking == "down" else "healthy, but no answer to a request"
-        return Readiness(unit.service, asking, f"{what} ({type(error).__name__})")
-
-
-def _generated(service: str, path: str, body: Any) -> Readiness:
-    """One token counts when the engine's own figures say that it was generated."""
-    if isinstance(body, dict):
-        usage = body.get("usage") or {}
-        if body.get("choices") and usage.get("completion_tokens", 1) >= 1:
-            return Readiness(service, "ready", "generated a token")
-        if body.get("done") and body.get("eval_count", 1) >= 1:
-            return Readiness(service, "ready", "generated a token")
-    return Readiness(service, "http", f"{path} answered without a generated token")
-
-
-def probe_unit(
-    host: Host, unit: Unit, keys: Mapping[str, Secret], timeout: float = REQUEST_SECONDS
-) -> Readiness:
-    """Ask one service of a machine once; units without a port are taken by their state alone."""
-    if unit.probe is None or unit.address is None:
-        return Readiness(unit.service, "ready", "has no port to ask")
-    with host.forward(unit.address[1], address=reachable(unit.address[0])) as port:
-        return check(f"http://127.0.0.1:{port}", unit, _key(unit, keys), timeout)
+    with connect(base_url, key) as client:
+        found = ask_health(client, probe)
+        if not found.ok:
+            stage = _HEALTH_STAGES.get(found.outcome, "down")
+            return Readiness(unit.service, stage, found.detail)
+        found = ask_token(client, probe, timeout)
+    return Readiness(unit.service, _TOKEN_STAGES.get(found.outcome, "http"), found.detail)
 
 
 def reachable(ip: str) -> str:
@@ -117,7 +57,8 @@ def reachable(ip: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}.get(ip, ip)
 
 
-def _key(unit: Unit, keys: Mapping[str, Secret]) -> Secret | None:
+def unit_key(unit: Unit, keys: Mapping[str, Secret]) -> Secret | None:
+    """The API key that clients of a service must send, None when it wants none."""
     return keys.get(unit.probe.key) if unit.probe and unit.probe.key else None
 
 
@@ -154,24 +95,6 @@ def wait_ready(
             break
         listener(Event(host.name, "ready", f"ready after {result.seconds:.1f} s", unit.service))
     return done
-
-
-class StateReader:
-    """Reads the state of all units of a machine in one question."""
-
-    def __init__(self, host: Host, root: str, sudo: bool) -> None:
-        from shlex import quote
-
-        self._host, self._sudo = host, sudo
-        self._script = f"sh {quote(root + '/current/control')} state"
-
-    def __call__(self) -> dict[str, UnitState]:
-        states = {}
-        for line in self._host.run(self._script, sudo=self._sudo, timeout=60).out.splitlines():
-            kind, *fields = line.split("\t")
-            if kind == "unit" and len(fields) >= 2:
-                states[fields[0]] = UnitState(fields[1], " ".join(fields[2:]))
-        return states
 
 
 class _Watch:
@@ -214,7 +137,10 @@ def _wait_one(
     while True:
         left = deadline - time.monotonic()
         found = check(
-            f"http://127.0.0.1:{port}", unit, _key(unit, keys), min(max(left, 1.0), REQUEST_SECONDS)
+            f"http://127.0.0.1:{port}",
+            unit,
+            unit_key(unit, keys),
+            min(max(left, 1.0), REQUEST_SECONDS),
         )
         seconds = time.monotonic() - began
         if found.ready:
@@ -234,14 +160,3 @@ def _wait_one(
                 seconds,
             )
         time.sleep(POLL_SECONDS)
-
-
-def last_logs(host: Host, root: str, service: str, sudo: bool, lines: int = 30) -> list[str]:
-    """The last log lines of a service; empty when the machine cannot say."""
-    from shlex import quote
-
-    script = f"sh {quote(root + '/current/control')} logs {quote(service)} {lines}"
-    try:
-        return host.run(script, sudo=sudo, timeout=30).out.splitlines()[-lines:]
-    except FleetError:
-        return []

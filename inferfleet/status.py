@@ -1,14 +1,13 @@
-"""Rows of status and health: one per service of one machine."""
+"""Rows of status: one per service of one machine."""
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from inferfleet.plan import Goal, make_plan
-from inferfleet.ready import POLL_SECONDS, Readiness, probe_unit
 from inferfleet.release import Unit
 from inferfleet.session import Session
+from inferfleet.states import GAVE_UP
 
 if TYPE_CHECKING:
     from inferfleet.hostprep.setting import Ground
@@ -43,6 +42,8 @@ def status_rows(
         unit: Unit | None = release.units.get(service) or old.get(service)
         state = observed.units.get(service)
         notes = [state.detail] if state and state.detail else []
+        if state and GAVE_UP in state.detail:
+            notes.append(f"`invoke health --service {service}` says why")
         if service not in release.units:
             notes.append("is not in the machine file")
         elif service in pending:
@@ -87,37 +88,3 @@ def status_rows(
             }
         )  # fmt: skip
     return rows
-
-
-def health_rows(
-    session: Session, services: frozenset[str] | None, wait: int
-) -> list[dict[str, Any]]:
-    """One-token answers of the services that should run, at most `wait` seconds later."""
-    deadline = time.monotonic() + wait
-    rows = []
-    for unit in session.release.units.values():
-        if services is None and not unit.autostart:
-            continue
-        if services is not None and unit.service not in services:
-            continue
-        began = time.monotonic()
-        found = _probe(session, unit, deadline)
-        rows.append(
-            {
-                "machine": session.host.name,
-                "service": unit.service,
-                "ready": found.ready,
-                "stage": found.stage,
-                "seconds": round(time.monotonic() - began, 2),
-                "detail": found.detail,
-            }
-        )
-    return rows
-
-
-def _probe(session: Session, unit: Unit, deadline: float) -> Readiness:
-    while True:
-        found = probe_unit(session.host, unit, session.secrets)
-        if found.ready or time.monotonic() >= deadline:
-            return found
-        time.sleep(POLL_SECONDS)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from invoke.context import Context
 
-from inferfleet.errors import FAILED, NOT_HEALTHY, OK, USAGE, FleetError
+from inferfleet.errors import FAILED, OK, USAGE, FleetError
 from inferfleet.tasks.edge import overlay, report, verb
 
 if TYPE_CHECKING:
@@ -45,29 +45,54 @@ def status(
     return _errors(answers)
 
 
-@verb(help={"wait": "seconds to wait for services that are not ready yet; default 0"})
+@verb(
+    help={
+        "wait": "go on until all is well, at most this long, such as 5m; default 0",
+        "watch": "look again and again; print what changes",
+        "interval": "pause between two looks of a watch; default 10s",
+        "for": "end a watch after this long, such as 5m; default: until interrupted",
+        "restart": "restart services that are stuck, within the bound of --at-most",
+        "at-most": "restarts of one service in an hour, counted on its machine; default 3",
+    }
+)
 def health(
     c: Context,
     host: Sequence[str] | None = None,
     group: Sequence[str] | None = None,
     service: Sequence[str] | None = None,
-    wait: int = 0,
+    wait: str = "0",
+    watch: bool = False,
+    interval: str = "10s",
+    for_: str = "",
+    restart: bool = False,
+    at_most: int = 3,
     format: str = "table",
 ) -> int:
-    """Ask every service for one token; exit 3 if one does not answer."""
-    from inferfleet.parallel import on_each
+    """Ask every service for one token; exit 3 if one is not well."""
+    from inferfleet.amounts import parse_span
+    from inferfleet.health.watch import Wanted, check_health
     from inferfleet.run import Run
-    from inferfleet.show import output
-    from inferfleet.status import health_rows
 
-    run = Run(overlay(c), host or (), group or (), service or ())
-    answers = on_each(
-        run.machines,
-        lambda name: health_rows(run.session(name, lenient=True), run.services[name], wait),
+    spans = {"--wait": wait, "--interval": interval, "--for": for_ or "0"}
+    seconds = {}
+    for name, text in spans.items():
+        try:
+            seconds[name] = parse_span(text)
+        except ValueError as error:
+            raise FleetError(f"health: {name} {text}: {error}", code=USAGE) from None
+    if (for_ and not watch) or (watch and seconds["--wait"]):
+        what = "--for belongs to --watch" if for_ else "--wait and --watch exclude each other"
+        raise FleetError(f"health: {what}", "`invoke health --watch --for 5m`", code=USAGE)
+    if at_most < 1:
+        raise FleetError(f"health: --at-most {at_most} would restart nothing", code=USAGE)
+    wanted = Wanted(
+        wait=seconds["--wait"],
+        watch=watch,
+        interval=seconds["--interval"],
+        span=seconds["--for"],
+        most=at_most if restart else 0,
     )
-    rows = _rows(answers)
-    output(rows, ["machine", "service", "ready", "stage", "seconds", "detail"], format)
-    return _errors(answers) or (OK if all(row["ready"] for row in rows) else NOT_HEALTHY)
+    return check_health(Run(overlay(c), host or (), group or (), service or ()), wanted, format)
 
 
 @verb(

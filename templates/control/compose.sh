@@ -42,6 +42,9 @@ compose_state() {
         continue
       fi
       case $status in
+        exited | dead) detail="$detail$(compose_gave_up "$service")" ;;
+      esac
+      case $status in
         running) case $detail in *"(health: starting)"*) status=starting ;; esac ;;
         exited) case $detail in "Exited (0)"* | "Exited (143)"*) status=stopped ;; *) status=failed ;; esac ;;
         dead) status=failed ;;
@@ -49,6 +52,17 @@ compose_state() {
       esac
       printf 'unit\t%s\t%s\t%s\n' "$service" "$status" "$detail"
     done
+}
+# A container that has used up its restarts says so here; one that was stopped says nothing.
+compose_gave_up() {
+  for id in $(compose_ids "$1"); do
+    docker inspect --format \
+      '{% raw %}{{.RestartCount}} {{.HostConfig.RestartPolicy.MaximumRetryCount}} {{.State.ExitCode}}{% endraw %}' \
+      "$id" 2>/dev/null
+  done | while read -r count most code; do
+    [ "$most" -gt 0 ] && [ "$count" -ge "$most" ] && [ "$code" != 0 ] &&
+      printf ', gave up after %s restarts' "$count"
+  done
 }
 compose_logs() {
   for id in $(compose_ids "$1"); do docker logs --tail "$2" ${3:+--follow} "$id" 2>&1; done

@@ -15,15 +15,19 @@ process_remove() { process_each stop "$@"; }
 process_state() {
   printf '%s\n' "$units" | while read -r service runtime name _; do
     [ "$runtime" = process ] || continue
-    # running PID SINCE RESTARTS, stopped, or failed EXIT; without either of these files nothing
+    # running or restarting PID SINCE RESTARTS, stopped, failed EXIT RESTARTS SECONDS; without either of these files nothing
     # was started, and there is no need to ask.
     set -- stopped
     if [ -e "$state/run/$name/supervisor" ] || [ -e "$state/run/$name/failed" ]; then
       set -- $(sh "$root/current/process/$name/run" state </dev/null)
     fi
     case ${1:-unknown} in
-      running) detail="pid ${2:-?}, restarts ${4:-0}" ;;
-      failed) detail="exit ${2:-?}" ;;
+      running) detail="pid ${2:-?}, up $(($(date +%s) - ${3:-0})) s, restarts ${4:-0}" ;;
+      restarting) detail="restarts ${4:-0}" ;;
+      failed)
+        detail="exit ${2:-?}"
+        [ "${3:-0}" = 0 ] || detail="$detail, gave up after $3 restarts in ${4:-?} s"
+        ;;
       *) detail= ;;
     esac
     printf 'unit\t%s\t%s\t%s\n' "$service" "${1:-unknown}" "$detail"

@@ -61,16 +61,20 @@ systemd_remove() { systemd_stop "$@"; }
 systemd_state() {
   for service in $(services_of systemd); do
     unit=$(systemd_name "$service")
-    active= sub= restarts=0 code=0
+    active= sub= restarts=0 code=0 since=0 burst=0 window=
     while IFS='=' read -r key value; do
       case $key in
         ActiveState) active=$value ;;
         SubState) sub=$value ;;
         NRestarts) restarts=$value ;;
         ExecMainStatus) code=$value ;;
+        ActiveEnterTimestampMonotonic) since=$value ;;
+        StartLimitBurst) burst=$value ;;
+        StartLimitIntervalUSec) window=$value ;;
       esac
     done <<SHOW
-$(systemctl show -p ActiveState -p SubState -p NRestarts -p ExecMainStatus "$unit" 2>&1)
+$(systemctl show -p ActiveState -p SubState -p NRestarts -p ExecMainStatus -p StartLimitBurst \
+    -p StartLimitIntervalUSec -p ActiveEnterTimestampMonotonic "$unit" 2>&1)
 SHOW
     case $active/$sub in
       */auto-restart) status=restarting ;;
@@ -80,7 +84,18 @@ SHOW
       inactive/* | deactivating/*) status=stopped ;;
       *) status=unknown ;;
     esac
-    printf 'unit\t%s\t%s\t%s\n' "$service" "$status" "$sub, restarts $restarts, exit $code"
+    detail="$sub, restarts $restarts, exit $code"
+    case $status in
+      running)
+        read -r up _ </proc/uptime
+        detail="up $((${up%%.*} - ${since:-0} / 1000000)) s, restarts $restarts"
+        ;;
+      failed)
+        [ "$restarts" -ge "${burst:-0}" ] || [ "$((restarts + 1))" = "$burst" ] &&
+          detail="$detail, gave up after $((burst - 1)) restarts in $window"
+        ;;
+    esac
+    printf 'unit\t%s\t%s\t%s\n' "$service" "$status" "$detail"
   done
 }
 systemd_logs() {
