@@ -25,14 +25,25 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Everything that needs no test machines."""
     session.install("-e", ".[local,dev]")
-    session.run("python", "-m", "pytest", "-m", "not e2e", *session.posargs)
+    session.run(
+        "python", "-m", "pytest", "-n", "auto", "-m", "not e2e and not vllm", *session.posargs
+    )
 
 
 @nox.session
 def e2e(session: nox.Session) -> None:
     """Real machines: needs root, Docker and what .ci/install installs."""
     session.install("-e", ".[local,dev]")
-    session.run("python", "-m", "pytest", "-m", "e2e", *session.posargs, env={"CI": "true"})
+    words = ("-n", "auto", "-m", "e2e", *session.posargs)
+    session.run("python", "-m", "pytest", *words, env={"CI": "true"})
+
+
+@nox.session
+def vllm(session: nox.Session) -> None:
+    """Real vLLM on the CPU, in an environment of its own of 3.4 GB, built once; needs e2e's."""
+    session.install("-e", ".[local,dev]")
+    session.run("python", "-m", "testbed.vllm", env={"PYTHONPATH": "tests"})
+    session.run("python", "-m", "pytest", "-m", "vllm", "-s", *session.posargs)
 
 
 @nox.session

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 PROGRAM = shutil.which("sshd") or "/usr/sbin/sshd"
 
@@ -22,13 +23,6 @@ def require_sshd() -> None:
     if os.environ.get("CI") == "true":
         pytest.fail("CI needs openssh-server")
     pytest.skip("openssh-server is not installed")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def make_key(path: Path, type: str = "ed25519", passphrase: str = "") -> Path:

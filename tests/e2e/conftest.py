@@ -12,6 +12,7 @@ from testbed import model
 from testbed.kernel_bed import KernelBed
 from testbed.machine import TestMachine
 from testbed.session import Testbed, unavailable
+from testbed.shell import alone
 from testbed.vm import KernelMachine
 
 _HERE = Path(__file__).parent
@@ -90,7 +91,11 @@ def kernel_bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KernelBed]:
 
 @pytest.fixture
 def kernel_machine(kernel_bed: KernelBed) -> Iterator[KernelMachine]:
-    """One fresh virtual machine: Debian with its own kernel, GRUB, systemd, sshd; no Docker."""
-    made = kernel_bed.machine()
-    yield made
-    kernel_bed.destroy(made)
+    """One fresh virtual machine: Debian with its own kernel, GRUB, systemd, sshd; no Docker.
+
+    Emulated, it takes every processor there is: the workers of a session have it in turn.
+    """
+    with alone("kernel-machine"):
+        made = kernel_bed.machine()
+        yield made
+        kernel_bed.destroy(made)

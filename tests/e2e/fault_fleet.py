@@ -1,30 +1,14 @@
-"""An operator that can be stopped at any event, and machines that can be held at any command.
-
-The operator is the real command line in a process of its own, forked from a server that has
-the engine imported already, so that one run costs tenths of a second.
-"""
+"""An operator that can be stopped at any event, and machines that can be held at any command."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import re
-import sys
-from collections.abc import Mapping, Sequence
-from multiprocessing.connection import Connection
-from pathlib import Path
 
-from e2e.fleet import ANSWER, REPOSITORY, ROOT, Fleet, Ran, ask, inspect
+from e2e.fleet import ANSWER, ROOT, Fleet, ask, inspect
+from e2e.forked import Operator, Ran
 from testbed.machine import TestMachine
 
-PRELOAD = [
-    "fabric", "httpx", "jinja2", "pydantic", "rich.console", "rich.table", "invoke.main",
-    "inferfleet.apply", "inferfleet.hosts.ssh", "inferfleet.load", "inferfleet.render",
-    "inferfleet.run", "inferfleet.tasks.change", "inferfleet.tasks.look", "inferfleet.tunnel",
-    "inferfleet.hostprep.ground", "inferfleet.hostprep.merge", "inferfleet.tasks.hostprep",
-]  # fmt: skip
 STATE = f"{ROOT}/.inferbase"
-_PATIENCE = 60.0
 # Holds a command of the machine while /tmp/gate is there, and says so.
 _GATE = """#!/bin/sh
 case "$0 $*" in {pattern})
@@ -38,121 +22,8 @@ exec /usr/bin/{command} "$@"
 """
 
 
-def _operate(
-    words: Sequence[str],
-    environ: Mapping[str, str],
-    outputs: tuple[str, str],
-    stop: tuple[str, str] | None,
-    silence: int | None,
-    cut: int | None,
-    line: Connection,
-) -> None:
-    """The child: `invoke WORDS`, held at the first event of that kind that begins so."""
-    os.environ.clear()
-    os.environ.update(environ)
-    os.chdir(REPOSITORY)
-    for number, path in enumerate(outputs, start=1):
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(handle, number)
-        os.close(handle)
-    sys.stdout, sys.stderr = (
-        os.fdopen(1, "w", closefd=False),
-        os.fdopen(2, "w", closefd=False),
-    )
-    from inferfleet import apply
-    from inferfleet.events import Event
-    from inferfleet.show import Reporter
-
-    if silence is not None:
-        apply.SILENCE_SECONDS, apply.BEAT_SECONDS = silence, silence / 4
-    if cut is not None:
-        from inferfleet.hostprep import act
-
-        act.CUT_SECONDS = cut
-
-    show, waiting = Reporter.__call__, [stop] if stop else []
-
-    def held(self: Reporter, event: Event) -> None:
-        show(self, event)
-        if waiting and event.kind == waiting[0][0] and event.text.strip().startswith(waiting[0][1]):
-            waiting.clear()
-            line.send(event.text)
-            if line.recv() == "crash":
-                raise RuntimeError("a defect that nobody expects")
-
-    Reporter.__call__ = held  # type: ignore[method-assign]
-    from invoke.main import program
-
-    try:
-        program.run(["invoke", *words])
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-
-
-class Operator:
-    """One run of the command line; stop_at is an event (kind, beginning of its text)."""
-
-    def __init__(
-        self,
-        words: Sequence[str],
-        environ: Mapping[str, str],
-        folder: Path,
-        stop_at: tuple[str, str] | None,
-        silence: int | None = None,
-        cut: int | None = None,
-    ) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOAD)
-        self._line, theirs = context.Pipe()
-        self._out, self._err = folder / "out", folder / "err"
-        outputs = (str(self._out), str(self._err))
-        self.process = context.Process(
-            target=_operate,
-            args=(words, environ, outputs, stop_at, silence, cut, theirs),
-            daemon=True,
-        )
-        self.process.start()
-        theirs.close()
-
-    def reached(self) -> Operator:
-        """Wait until the run stands at its event; an AssertionError when it ends before."""
-        try:
-            assert self._line.poll(_PATIENCE), "the run does not come to its event"
-            self._line.recv()
-        except EOFError:
-            raise AssertionError(f"the run ended before its event: {self.ended()}") from None
-        return self
-
-    def go_on(self) -> Operator:
-        """Let the run go on."""
-        self._line.send("go")
-        return self
-
-    def crash(self) -> Operator:
-        """Let the run go on with an exception that is not one of ours."""
-        self._line.send("crash")
-        return self
-
-    def kill(self) -> None:
-        """SIGKILL, unless it has ended already."""
-        self.process.kill()
-        self.process.join(_PATIENCE)
-
-    def ended(self) -> Ran:
-        """Wait for the end of the run; its exit code and outputs."""
-        self.process.join(_PATIENCE)
-        assert self.process.exitcode is not None, "the run does not end"
-        return Ran(self.process.exitcode, self._out.read_text(), self._err.read_text())
-
-
 class FaultFleet(Fleet):
     """A fleet whose command line can be stopped half way."""
-
-    def __init__(self, folder: Path, home: Path) -> None:
-        super().__init__(folder, home)
-        self._folder = folder
-        self._runs = 0
 
     def begin(
         self,
@@ -164,10 +35,7 @@ class FaultFleet(Fleet):
     ) -> Operator:
         """Start `invoke WORDS`; silence: seconds after which the machine gives a mute run up;
         cut: seconds after which a machine that nobody reaches undoes a host preparation."""
-        self._runs += 1
-        folder = self._folder / f"run-{self._runs}"
-        folder.mkdir()
-        return Operator(words, self.environment(**env), folder, stop_at, silence, cut)
+        return Operator(words, self.environment(**env), self._outputs(), stop_at, silence, cut)
 
     def cli(self, *words: str, **env: str) -> Ran:
         """Run `invoke WORDS` to its end."""

@@ -14,12 +14,12 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
+from e2e.forked import REPOSITORY, Operator, Ran
 from testbed.machine import MODEL, TestMachine
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 INVOKE = Path(sys.executable).with_name("invoke")
 ROOT = "/opt/inference"
 QUESTION = {
@@ -33,22 +33,6 @@ QUESTION = {
 ANSWER = "The capital of France is Paris."
 
 _NUMBERS = itertools.count(1)
-
-
-class Ran(NamedTuple):
-    """Exit code and the two outputs of one command."""
-
-    rc: int
-    out: str
-    err: str
-
-    @property
-    def data(self) -> Any:
-        """Standard output as JSON."""
-        return json.loads(self.out)
-
-    def __repr__(self) -> str:
-        return f"exit {self.rc}\n--- stdout\n{self.out}\n--- stderr\n{self.err}"
 
 
 def llama(**changes: Any) -> dict[str, Any]:
@@ -71,6 +55,7 @@ class Fleet:
     def __init__(self, folder: Path, home: Path) -> None:
         self.overlay = folder / "fleet"
         self.home = home
+        self._runs = 0
         (self.overlay / "inventory").mkdir(parents=True)
 
     def machine(self, name: str, **keys: Any) -> None:
@@ -90,6 +75,8 @@ class Fleet:
 
     def invoke(self, *words: str, timeout: float = 180, input: str = "", **env: str) -> Ran:
         """Run `invoke WORDS` in the checkout without a terminal."""
+        if not input:
+            return Operator(words, self.environment(**env), self._outputs()).ended(timeout)
         done = subprocess.run(
             [INVOKE, *words],
             cwd=REPOSITORY,
@@ -101,6 +88,13 @@ class Fleet:
             check=False,
         )
         return Ran(done.returncode, done.stdout, done.stderr)
+
+    def _outputs(self) -> Path:
+        """A new folder for the outputs of a run."""
+        self._runs += 1
+        folder = self.overlay.parent / f"run-{self._runs}"
+        folder.mkdir()
+        return folder
 
     def shell(self, line: str) -> Ran:
         """Run a command line that a message told the user to run.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -17,6 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 from e2e.fleet import ANSWER, QUESTION, REPOSITORY, Ran
+from ports import free_port
 
 TASKS = """\
 from invoke.collection import Collection
@@ -42,12 +42,6 @@ TINY = {
         ],
     },
 }
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
 
 
 def git(folder: Path, *words: str) -> None:

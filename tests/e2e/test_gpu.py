@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from e2e.fleet import Fleet, Ran
+from testbed.images import LLAMA
 from testbed.machine import TestMachine
 from testbed.session import Testbed
 
@@ -29,6 +31,9 @@ class Card:
         accept = ["gpu.memory-clocks"] if "memory-clocks" in gpu else []
         hostprep = {"hostprep": {"gpu": gpu, "accept": accept}} if gpu else {}
         self.fleet.host(self.machine, {}, hardware="rtx-5090", user="admin", sudo=True, **hostprep)
+
+    def sets(self, **settings: Any) -> None:
+        self.fleet.host(self.machine, {}, user="admin", sudo=True, hostprep=settings)
 
     def invoke(self, task: str, *words: str) -> Ran:
         return self.fleet.invoke(task, "--host", self.machine.name, *words)
@@ -97,3 +102,68 @@ def test_a_card_from_end_to_end(card: Card) -> None:
     assert card.machine.run(f"test -e {STATE}/lgc").rc != 0
     assert not card.machine.exists(HELPER)
     assert card.machine.run("systemctl cat inferbase-hostprep.service").rc != 0
+
+
+# In a container: its GPU is there until systemd reads its units anew, and again after a start.
+CONTAINER_SMI = """#!/bin/sh
+if [ -e /smi/lost ]; then echo 'Failed to initialize NVML: Unknown Error'; exit 255; fi
+echo 'GPU 0: NVIDIA GeForce RTX 5090 (UUID: GPU-1)'
+"""
+# systemd runs it whenever it reads its units.
+GENERATOR = """#!/bin/sh
+for folder in /var/smi/*/; do : >"$folder/lost"; done
+"""
+PLAIN = "/etc/inferbase-test.conf"
+
+
+def test_containers_that_lose_their_gpu(card: Card) -> None:
+    """Ours is started anew; another's is told of; one without a GPU or a probe is left alone."""
+    machine = card.machine
+    runtimes = json.loads(machine.read("/etc/docker/daemon.json"))
+    runtimes["runtimes"]["nvidia"] = runtimes["runtimes"]["inferbase-test"]
+    machine.write("/etc/docker/daemon.json", json.dumps(runtimes))
+    machine.write("/usr/local/share/container-smi", CONTAINER_SMI, mode="755")
+    machine.write("/etc/systemd/system-generators/lose-gpus", GENERATOR, mode="755")
+    start = "docker run -d --stop-timeout 1 --entrypoint sh -v /var/smi/$name:/smi"
+    stub = "-v /usr/local/share/container-smi:/usr/bin/nvidia-smi:ro"
+    wait = f"{LLAMA} -c 'rm -f /smi/lost; sleep 1000'"
+    machine.check(
+        f"""set -e; systemctl reload docker; cd /var; mkdir -p smi
+        for name in ours theirs without bare; do mkdir -p smi/$name; done
+        name=ours; {start} --runtime nvidia --label inferbase.service=llm {stub} --name $name {wait}
+        name=theirs; {start} --runtime nvidia {stub} --name $name {wait}
+        name=without; {start} --runtime nvidia --name $name {wait}
+        name=bare; {start} {stub} --name $name {wait}"""
+    )
+    began = "docker inspect --format '{{.State.StartedAt}}' theirs without bare"
+    before = machine.check(began)
+    # What has nothing to do with systemd's units asks no container.
+    card.sets(files={PLAIN: {"content": "a\n"}})
+    quiet = card.invoke("hostprep.apply", "--yes", "--format", "json")
+    assert quiet.data[0] == {"machine": machine.name, "result": "changed", "detail": ""}, quiet
+
+    card.sets(files={PLAIN: {"content": "b\n", "after": ["systemctl", "daemon-reload"]}})
+    for task, result in (("apply", "changed"), ("rollback", "undone")):
+        done = card.invoke(f"hostprep.{task}", "--yes", "--format", "json")
+        assert (done.rc, done.data[0]["result"]) == (0, result), done
+        notes = done.data[0]["detail"].split("; ")
+        lost = "lost its GPU when systemd read its units anew"
+        remedy = f"`docker restart theirs` on {machine.name}"
+        assert sorted(notes) == [
+            f"a container that is not ours {lost} (theirs): {remedy}",
+            f"llm {lost} (ours) and was restarted",
+        ]
+        assert machine.check("docker exec ours nvidia-smi -L").startswith("GPU 0:")
+        assert machine.run("docker exec theirs nvidia-smi -L").rc != 0
+    assert machine.check(began) == before
+
+    # A start that does not give it back is no cure: a person has to look.
+    machine.check("sed -i s,-e.*lost,1, /usr/local/share/container-smi")
+    machine.check("docker restart --time 0 ours theirs; rm -f /var/smi/*/lost")
+    broken = card.invoke("hostprep.apply", "--yes", "--format", "json")
+    assert broken.rc == 0, broken
+    assert f"`invoke restart --host {machine.name} --service llm`" in broken.data[0]["detail"]
+
+    # When the driver itself does not answer, it was not the reload.
+    machine.write("/etc/smi-fails", "Failed to initialize NVML: Driver/library version mismatch")
+    assert card.invoke("hostprep.rollback", "--yes", "--format", "json").data[0]["detail"] == ""

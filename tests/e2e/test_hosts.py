@@ -21,7 +21,7 @@ Machines = Callable[..., list[TestMachine]]
 TAKE_OUT = """
 set -e
 mkdir -p /srv/llama
-id=$(docker create ghcr.io/ggml-org/llama.cpp:server-b11206)
+id=$(docker create ghcr.io/ggml-org/llama.cpp:server-b11459)
 docker export "$id" | tar -xf - -C /srv/llama
 docker rm "$id" >/dev/null
 libraries=/usr/lib/$(uname -m)-linux-gnu
@@ -231,7 +231,8 @@ def test_native_units(machine: TestMachine, fleet: Fleet, tmp_path: Path) -> Non
     write(lora="/nowhere.gguf")
     failed = invoke("up")
     assert failed.rc == 1, failed
-    assert "/nowhere.gguf" in failed.err.split("last lines of its log:")[1]
+    assert "the LoRA adapter /nowhere.gguf cannot be loaded" in failed.err
+    assert "/nowhere.gguf" in failed.err.split("in its own words:")[1]
     assert ask(machine, key=key) == ANSWER
 
     write()

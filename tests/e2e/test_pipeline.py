@@ -130,7 +130,7 @@ def test_looking_at_it_and_using_it(place: Place, tmp_path: Path) -> None:
     assert status.data[0]["state"] in {"starting", "running"}
     health = place.invoke("health", "--format", "json")
     assert health.rc == 0, health
-    assert health.data[0]["stage"] == "ready"
+    assert health.data[0]["verdict"] == "healthy"
     logs = place.invoke("logs", "--lines", "5")
     assert logs.rc == 0, logs
     assert 1 <= len(logs.out.splitlines()) <= 5

@@ -22,7 +22,7 @@ SLEEPER = {
     "health": {"path": "/health"},
     "probe": "openai-chat",
     "compose": {
-        "image": "ghcr.io/ggml-org/llama.cpp:server-b11206",
+        "image": "ghcr.io/ggml-org/llama.cpp:server-b11459",
         "entrypoint": ["/bin/sh", "-c"],
         "command": ["echo still thinking; exec sleep 600"],
         "port": 8080,
@@ -178,7 +178,7 @@ def test_what_is_missing_is_found_before_anything_is_written(
     said = refused("port 8080 of service llama is already taken", "give the service another `port`")
     assert "systemd-socket-activate -l 127.0.0.1:8080 cat" in said
     machine.check("systemctl stop squatter")
-    image = "ghcr.io/ggml-org/llama.cpp:server-b11206"
+    image = "ghcr.io/ggml-org/llama.cpp:server-b11459"
     machine.check(
         f"docker run -d --name squatter -p 127.0.0.1:8080:8080 -v {MODEL}:/m:ro {image} -m /m"
     )

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ports import free_port
 
 from inferfleet.apply import Outcome
 from inferfleet.events import Event, silent
@@ -43,12 +43,6 @@ KIND = {
         ]
     },
 }
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class FleetBox:

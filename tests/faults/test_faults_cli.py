@@ -33,7 +33,7 @@ def test_exit_codes_of_the_main_verbs(empty: FleetBox) -> None:
     assert "nothing to change" in same.stdout
     health = box.invoke("health", *AT, "--format", "json")
     assert health.returncode == 0
-    assert json.loads(health.stdout)[0]["stage"] == "ready"
+    assert json.loads(health.stdout)[0]["verdict"] == "healthy"
     status = json.loads(box.invoke("status", *AT, "--format", "json").stdout)
     assert status[0]["state"] == "running"
     assert status[0]["detail"].startswith("pid ")
@@ -98,6 +98,7 @@ def test_followed_logs_end_with_an_interrupt(box: FleetBox) -> None:
         text=True,
     )
     assert process.stdout is not None
+    assert process.stdout.readline() == "inferbase: started\n"
     assert process.stdout.readline() == "echo: says one\n"
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)

@@ -6,7 +6,6 @@ Debian with its cloud kernel, GRUB, systemd and sshd. Run as `python3 -m testbed
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import shutil
 import struct
 import tempfile
@@ -16,7 +15,7 @@ from pathlib import Path
 from testbed import debian, qemu
 from testbed.images import recipe_hash
 from testbed.qemu import Qemu
-from testbed.shell import CommandError, cache_dir, run
+from testbed.shell import CommandError, alone, cache_dir, run
 
 SUITE = "bookworm"
 # The cloud kernel is a quarter of the other one and has all that host preparation sets.
@@ -78,8 +77,7 @@ def image() -> Image:
     key = recipe_hash(SUITE, *PACKAGES, *made_by, qemu.identity(), _REVISION)
     kept = cache_dir() / "images" / f"kernel-{key}"
     kept.parent.mkdir(exist_ok=True)
-    with (cache_dir() / "kernel.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone("kernel"):
         if not kept.exists():
             with tempfile.TemporaryDirectory(dir=cache_dir()) as folder:
                 ready = Path(folder) / "ready"

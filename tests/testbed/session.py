@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from testbed import images
 from testbed.machine import TestMachine
 from testbed.proxy import Proxy
-from testbed.shell import CommandError, cache_dir, run
+from testbed.shell import CommandError, alone, cache_dir, run
 
 LABEL = "inferbase-test.pid"
 _FIRST, _LAST = 11, 250
@@ -32,6 +33,11 @@ def unavailable() -> str | None:
 
 def sweep() -> None:
     """Remove machines and networks that sessions which no longer run have left behind."""
+    with alone("sweep"):
+        _sweep()
+
+
+def _sweep() -> None:
     for kind, remove in (("ps", ["rm", "-fv"]), ("network", ["network", "rm"])):
         listing = ["network", "ls"] if kind == "network" else ["ps", "-a"]
         template = f'{{{{.ID}}}} {{{{.Label "{LABEL}"}}}}'
@@ -51,8 +57,12 @@ class Testbed:
 
     __test__ = False  # keeps pytest from collecting this class
 
-    def __init__(self, folder: Path, *, llama: str = images.LLAMA) -> None:
+    def __init__(
+        self, folder: Path, *, llama: str = images.LLAMA, binds: Mapping[Path, str] | None = None
+    ) -> None:
+        """binds: folders of this machine -> where every test machine sees them, read-only."""
         sweep()
+        self._binds = dict(binds or {})
         self.folder = folder
         self.home = folder / "home"
         self.machines: dict[str, TestMachine] = {}
@@ -105,6 +115,8 @@ class Testbed:
             for path, size in tmpfs.items()
             for word in ("--tmpfs", f"{path}:exec,size={size}m,mode=755,uid=1000,gid=1000")
         ]
+        for folder, path in self._binds.items():
+            disks += ["--volume", f"{folder}:{path}:ro"]
         run(
             "docker", "run", "--detach", "--name", machine.container, "--hostname", machine.name,
             "--label", f"{LABEL}={os.getpid()}", "--restart", "always",
@@ -113,6 +125,7 @@ class Testbed:
             "--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined",
             "--security-opt", "systempaths=unconfined", "--stop-signal", "SIGRTMIN+3",
             "--tmpfs", "/run:exec", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec", *disks,
+            "--shm-size", "1g",
             "--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw", "--volume", "/var/lib/docker",
             "--volume", f"{machine.identity}:/srv/testbed/identity:ro",
             "--volume", f"{cache_dir() / 'models'}:/srv/testbed/models:ro",
