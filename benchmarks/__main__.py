@@ -1,4 +1,4 @@
-"""`python -m benchmarks [fanout|hostprep|startup|render|local|all] [--rounds N]`."""
+"""`python -m benchmarks [fanout|hostprep|startup|render|local|engine|gateway|all] [--rounds N]`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import fanout, hostprep, local, rendering, startup
+from benchmarks import engine, fanout, gateway, hostprep, local, rendering, startup
 from benchmarks.figures import Figure, keep, machine, table
 from benchmarks.measure import BenchmarkError
 
@@ -18,7 +18,7 @@ Measure = Callable[[], tuple[list[Figure], dict[str, Any]]]
 def main() -> int:
     """Measure what was asked for; 0 when every bound is kept, 1 when not."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    names = ("fanout", "hostprep", "startup", "render", "local")
+    names = ("fanout", "hostprep", "startup", "render", "local", "engine", "gateway")
     parser.add_argument("what", nargs="*", choices=[*names, "all"], default="all")
     parser.add_argument("--rounds", type=int, default=7, help="runs of each command; odd")
     parser.add_argument(
@@ -29,6 +29,8 @@ def main() -> int:
         "startup": lambda: startup.measure(2 * given.rounds + 1),
         "render": lambda: rendering.measure(given.rounds),
         "local": lambda: local.measure(given.rounds),
+        "engine": lambda: engine.measure(4 * given.rounds + 1),
+        "gateway": lambda: gateway.measure(given.slow_rounds),
         "hostprep": lambda: hostprep.measure(given.rounds),
         "fanout": lambda: fanout.measure(given.rounds, given.slow_rounds),
     }

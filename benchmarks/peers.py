@@ -1,4 +1,4 @@
-"""pyinfra and ansible-core in environments of their own, outside the checkout."""
+"""pyinfra, ansible-core and LiteLLM in environments of their own, outside the checkout."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 ENVIRONMENTS = Path.home() / ".cache" / "inferbase-bench"
-VERSIONS = {"pyinfra": "3.10.*", "ansible-core": "2.19.*"}
+VERSIONS = {"pyinfra": "3.10.*", "ansible-core": "2.19.*", "litellm": "1.106.*"}
+# Parts of a package that must be asked for.
+EXTRAS = {"litellm": "[proxy]"}
 
 
 def environment(package: str) -> Path:
@@ -17,7 +19,9 @@ def environment(package: str) -> Path:
     if not done.exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
         pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--quiet"]
-        subprocess.run([*pip, f"{package}=={VERSIONS[package]}"], check=True)
+        subprocess.run(
+            [*pip, f"{package}{EXTRAS.get(package, '')}=={VERSIONS[package]}"], check=True
+        )
         done.touch()
     return folder / "bin"
 

@@ -1,4 +1,4 @@
-"""Sizes and CPU lists as people write them; without the libraries that check files."""
+"""Sizes, times and CPU lists as people write them; without the libraries that check files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 # The kernel's own upper bound (NR_CPUS on x86_64 and arm64 is at most 8192).
 MAX_CPUS = 8192
 _SIZE = re.compile(r"([0-9]{1,15})([kmgt]?)(?:i?b)?", re.IGNORECASE)
+_SPAN = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(s|m|h|)")
+_SPAN_FACTOR = {"": 1, "s": 1, "m": 60, "h": 3600}
 _SIZE_FACTOR = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -17,6 +19,14 @@ def parse_size(value: object) -> int:
     if isinstance(value, str) and (match := _SIZE.fullmatch(value)):
         return int(match[1]) * _SIZE_FACTOR[match[2].lower()]
     raise ValueError("is not a size; write a number with K, M, G or T, such as 96G")
+
+
+def parse_span(text: str) -> float:
+    """'10s', '5m', '2h' or a bare number of seconds to seconds. Raises ValueError."""
+    match = _SPAN.fullmatch(text)
+    if match is None:
+        raise ValueError("is not a span of time; write a number with s, m or h, such as 5m")
+    return float(match[1]) * _SPAN_FACTOR[match[2]]
 
 
 def cpuset_cpus(text: str) -> frozenset[int]:

@@ -18,14 +18,16 @@ from datetime import UTC, datetime
 from inferfleet.archive import pack
 from inferfleet.errors import LOCKED, FleetError
 from inferfleet.events import Event, Listener, silent
+from inferfleet.failure import find_cause, latest
 from inferfleet.host import Conversation, Host
 from inferfleet.journal import Lock
 from inferfleet.observed import Observed
 from inferfleet.plan import Plan
-from inferfleet.ready import Readiness, StateReader, last_logs, wait_ready
+from inferfleet.ready import Readiness, wait_ready
 from inferfleet.release import Release, Unit
 from inferfleet.remote import program
 from inferfleet.secrets import Secret
+from inferfleet.states import StateReader, last_logs
 from inferfleet.undo import Undo, way_back
 
 AfterStart = Callable[[list[Unit]], str]
@@ -39,11 +41,14 @@ SILENCE_SECONDS = 90
 BEAT_SECONDS = 15.0
 FINISH_SECONDS = 10.0
 LOG_LINES = 30
+# A traceback of vLLM has hundreds of lines, the one that counts above it.
+SEARCHED_LINES = 1000
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a plan. ready: per service waited for. logs: last lines of what failed."""
+    """What became of a plan. ready: per service waited for. logs: last lines of what failed, or,
+    where its cause was recognised, those that tell it; then hint says what to do."""
 
     machine: str
     changed: bool = False
@@ -52,6 +57,8 @@ class Outcome:
     failure: str = ""
     logs: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    hint: str = ""
+    recognised: bool = False
 
     @property
     def ok(self) -> bool:
@@ -118,7 +125,12 @@ def apply(
         talk.finish(FINISH_SECONDS)
         return Outcome(plan.machine, changed=True, ready=tuple(ready))
     failed = failed or (waiting[0].service if waiting else "")
-    logs = last_logs(host, release.root, failed, sudo) if failed else []
+    logs = last_logs(host, release.root, failed, sudo, SEARCHED_LINES) if failed else []
+    # What a tool or an engine's interface said on the way belongs to its words, too.
+    words = [*transaction.logs, *failure.splitlines(), *latest(logs)]
+    cause = find_cause(words, release.failures.get(failed, ()))
+    if cause:
+        failure = f"{failed}: {cause.says} ({failure.removeprefix(failed).strip(': ')})"
     talk.send(b"revert\n")
     good = transaction.until("reverted", START_SECONDS) == "yes"
     back = [undo.old[service] for service in undo.replace if service in undo.old]
@@ -134,7 +146,9 @@ def apply(
         rolled_back=undo.returns(plan),
         ready=tuple(ready),
         failure=failure,
-        logs=tuple(logs or transaction.logs[-LOG_LINES:]),
+        logs=cause.lines if cause else tuple((logs or transaction.logs)[-LOG_LINES:]),
+        hint=cause.hint if cause else "",
+        recognised=cause is not None,
         notes=() if good else (note,),
     )
 
@@ -245,7 +259,8 @@ def _variables(
         "confirm": "yes" if plan.confirm else "no",
         "links": _pairs(links),
         "unlinks": _pairs(dict.fromkeys(plan.targets("unlink"), "")),
-        "gone": " ".join(plan.targets("remove")),
+        "gone": " ".join([*plan.targets("remove"), *plan.targets("evict")]),
+        "room": plan.room,
         "replace": " ".join(plan.targets("replace")),
         "start": " ".join(plan.targets("start")),
         "back_remove": " ".join(undo.remove),

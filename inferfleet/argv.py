@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from inferfleet.errors import USAGE, FleetError
 from inferfleet.schema.fields import Option, Scalar
-from inferfleet.schema.kind import OPTIONS, Argv, Options, fill, placeholders
+from inferfleet.schema.kind import Options
+from inferfleet.schema.placeholders import OPTIONS, Argv, fill, placeholders
 
 
 def merge_options(defaults: Mapping[str, Option], own: Mapping[str, Option]) -> dict[str, Option]:
@@ -26,7 +27,7 @@ def flags(options: Mapping[str, Option], how: Options) -> list[str]:
                 code=USAGE,
             )
         return []
-    style = _vllm if how.style == "vllm" else _llama
+    style = {"llama-cpp": _llama, "equals": _equals}.get(how.style, _vllm)
     return [word for name, value in options.items() for word in style(name, value, how)]
 
 
@@ -55,13 +56,15 @@ def _vllm(name: str, value: Option, how: Options) -> list[str]:
     name = name.replace("_", "-")
     flag = f"--{name}"
     if isinstance(value, bool):
-        # 0.32 knows only the no- form of a negation, 0.33 still accepts it.
-        return [flag] if value else [f"--no-{name}"]
+        if name in how.true_false:
+            return [flag, text(value)]
+        # vLLM 0.32 knows only the no- form of a negation, 0.33 still accepts it.
+        return [flag] if value else [f"--no-{name}"] if how.style == "vllm" else []
     if isinstance(value, list):
         words = [text(item) for item in value]
         if any(word.startswith("-") for word in words):
             raise FleetError(
-                f"a value in the list {name} begins with a dash, which vLLM takes for an option",
+                f"a value in the list {name} begins with a dash, as only an option may",
                 code=USAGE,
             )
         return [flag, *words] if words else []
@@ -74,12 +77,19 @@ def _llama(name: str, value: Option, how: Options) -> list[str]:
     if isinstance(value, bool):
         if name in how.on_off:
             return [flag, "on" if value else "off"]
+        if name in how.true_false:
+            return [flag, text(value)]
         if value:
             return [flag]
         return [f"--no-{name}"] if f"no-{name}" in (how.known or ()) else []
     if isinstance(value, list):
         return [word for item in value for word in (flag, text(item))]
     return [flag, _word(value)]
+
+
+def _equals(name: str, value: Option, how: Options) -> list[str]:
+    values: list[Option] = list(value) if isinstance(value, list) else [value]
+    return [f"--{name}={_word(item)}" for item in values]
 
 
 def _word(value: Option) -> str:

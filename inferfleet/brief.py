@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,10 @@ class Brief:
 
     modelfiles: by service, the parts of an Ollama Modelfile that its machine file gives.
     footings: what services need of the host under them. gpu: the hardware has GPUs. watched:
-    the machine says how much space must stay free somewhere.
+    the machine says how much space must stay free somewhere. budget: what services may take of
+    the machine's memory, and what its hardware file says of that; as budget.make_budget says.
+    site: where it stands, None when nobody says; site_address: for machines of its site.
+    models: the models directory.
     """
 
     name: str
@@ -33,6 +37,10 @@ class Brief:
     footings: Mapping[str, Footing] = field(default_factory=dict)
     gpu: bool = False
     watched: bool = False
+    budget: Mapping[str, Any] = field(default_factory=dict)
+    site: str | None = None
+    site_address: str | None = None
+    models: str = ""
 
     @property
     def local(self) -> bool:
@@ -42,6 +50,7 @@ class Brief:
 
 def make_brief(fleet: Fleet, name: str) -> Brief:
     """The brief of one machine. Raises FleetError for what its kinds or runtimes cannot do."""
+    from inferfleet.budget import make_budget
     from inferfleet.footing import make_footings
     from inferfleet.hostprep.merge import make_ground
     from inferfleet.render import draft
@@ -64,5 +73,9 @@ def make_brief(fleet: Fleet, name: str) -> Brief:
         draft=made,
         footings=make_footings(fleet, name, made.release, ground),
         gpu=bool(ground.hardware.get("gpu")),
+        budget=make_budget(fleet, name),
         watched=any(wanted.value.get("min-free") for wanted in ground.of("storage")),
+        site=machine.site,
+        site_address=machine.site_address,
+        models=os.path.expanduser(machine.models or "") or f"{made.release.root}/models",
     )

@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from inferfleet.amounts import cpuset_cpus
 from inferfleet.conflicts import conflicts
 from inferfleet.errors import FleetError
+from inferfleet.gateway.check import check_gateways
 from inferfleet.hostprep.check import check_ground, check_profiles
+from inferfleet.models.check import check_models, check_service_models
 from inferfleet.names import name_hint
+from inferfleet.parameters import check_parameters
 from inferfleet.schema.fleet import Fleet
 from inferfleet.schema.kind import Kind
 from inferfleet.schema.machine import Service
@@ -19,6 +22,9 @@ _RUNTIME_KEYS = {
     "image": ("compose",),
     "build": ("compose",),
     "shm": ("compose",),
+    "ports": ("compose",),
+    "capabilities": ("compose",),
+    "repository": ("compose",),
     "program": ("systemd", "process"),
 }
 
@@ -34,8 +40,9 @@ def check(
     kinds = {name for kind, name in names or () if kind == "service"} | set(fleet.kinds)
     hardware = {name for kind, name in names or () if kind == "hardware"} | set(fleet.hardware)
     profiles = {name for kind, name in names or () if kind == "profile"} | set(fleet.profiles)
+    models = frozenset(name for kind, name in names or () if kind == "model")
     options = {name: kind.options_known for name, kind in fleet.kinds.items()}
-    errors: list[FleetError] = list(check_profiles(fleet, locate))
+    errors: list[FleetError] = [*check_profiles(fleet, locate), *check_models(fleet, locate)]
     for name, machine in fleet.machines.items():
         view = View(name, machine, fleet, locate)
         errors.extend(_machine(view, hardware))
@@ -46,7 +53,9 @@ def check(
                 errors.append(view.error(path, what, name_hint(service.kind, kinds, "kinds")))
             errors.extend(_service(view, service_name, service))
             errors.extend(_options(view, service_name, service, options.get(service.kind)))
+        errors.extend(check_service_models(view, models))
         errors.extend(conflicts(view))
+        errors.extend(check_gateways(view))
         errors.extend(check_ground(view, profiles))
     return errors
 
@@ -91,6 +100,7 @@ def _service(view: View, name: str, service: Service) -> Iterator[FleetError]:
     kind = view.kind(service)
     if kind is None:
         return
+    yield from check_parameters(view, name, service, kind)
     runtime = view.runtime(service)
     if runtime not in kind.runtimes:
         at = (*path, "runtime") if service.runtime else path
@@ -99,7 +109,7 @@ def _service(view: View, name: str, service: Service) -> Iterator[FleetError]:
         yield view.error(at, what, f"it runs with: {offered}", key=not service.runtime)
     else:
         for key, runtimes in _RUNTIME_KEYS.items():
-            if getattr(service, key) is not None and runtime not in runtimes:
+            if getattr(service, key) and runtime not in runtimes:
                 what = f"has no effect with {runtime}"
                 hint = f"it is for {' and '.join(runtimes)}"
                 yield view.error((*path, key), what, hint, key=True)
@@ -111,10 +121,27 @@ def _service(view: View, name: str, service: Service) -> Iterator[FleetError]:
     if service.model is None and kind.model_required:
         what = f"has no model, and kind {service.kind} needs one"
         yield view.error(path, what, "add model", key=True)
+    yield from _container_keys(view, path, service, kind)
     for secret, use in kind.secrets.items():
         if use.required and secret not in view.machine.secrets:
             what = f"kind {service.kind} needs the secret {secret}, which the machine has not"
             yield view.error(path, what, f"add {secret} to the machine's secrets", key=True)
+
+
+def _container_keys(
+    view: View, path: tuple[str, ...], service: Service, kind: Kind
+) -> Iterator[FleetError]:
+    """Keys that only some kinds of containers have a use for."""
+    ports = kind.compose.ports if kind.compose else {}
+    for name in service.ports:
+        if name not in ports:
+            what = f"kind {service.kind} has no port {name}"
+            yield view.error(
+                (*path, "ports", name), what, name_hint(name, ports, "ports"), key=True
+            )
+    if service.repository and (kind.compose is None or kind.compose.repository is None):
+        what = f"kind {service.kind} has no model repository"
+        yield view.error((*path, "repository"), what, "it is for kind triton", key=True)
 
 
 def _embedded(
@@ -143,9 +170,17 @@ def _options(
         elif flag in kind.options.removed:
             what = f"kind {service.kind} has no such option any more"
             yield view.error(path, what, kind.options.removed[flag], key=True)
-        elif known is not None and flag.partition(".")[0] not in known:
+        elif known is not None and not {flag, flag.partition(".")[0]} & known:
             what = f"kind {service.kind} has no such option"
             yield view.error(path, what, name_hint(flag, known, "options"), key=True)
+        elif flag in kind.options.newer and _kinds_image(view, service):
+            what = f"the image of kind {service.kind} is older than this option"
+            hint = f"it came with {kind.options.newer[flag]}: set image to a newer one"
+            yield view.error(path, what, hint, key=True)
+
+
+def _kinds_image(view: View, service: Service) -> bool:
+    return view.runtime(service) == "compose" and service.image is None and service.build is None
 
 
 def _secrets(view: View, name: str, service: Service) -> Iterator[FleetError]:

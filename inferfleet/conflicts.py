@@ -27,19 +27,27 @@ def conflicts(view: View) -> Iterator[FleetError]:
 def _ports(view: View) -> Iterator[FleetError]:
     taken: dict[int, list[tuple[str, str]]] = {}
     for name, service in view.machine.services.items():
-        kind = view.kind(service)
-        port = service.port or (kind.default_port if kind else None)
-        if port is None:
-            continue
         address = service.bind or view.machine.bind or LOOPBACK
-        for other, other_address in taken.get(port, ()):
-            if _meet(address, other_address):
-                at = ("services", name, "port")
-                what = f"{port} is also the port of {other}"
-                key = service.port is None
-                yield view.error(at, what, "give one of them another port", key=key)
-                break
-        taken.setdefault(port, []).append((name, address))
+        for at, port, written in _own_ports(view, service):
+            for other, other_address in taken.get(port, ()):
+                if _meet(address, other_address):
+                    what = f"{port} is also {'a' if other == name else 'the'} port of {other}"
+                    path = ("services", name, *at)
+                    yield view.error(path, what, "give one of them another port", key=not written)
+                    break
+            taken.setdefault(port, []).append((name, address))
+
+
+def _own_ports(view: View, service: Service) -> Iterator[tuple[tuple[str, ...], int, bool]]:
+    """(key, number, whether the machine file says it) of every port that a service takes."""
+    kind = view.kind(service)
+    port = service.port or (kind.default_port if kind else None)
+    if port is not None:
+        yield ("port",), port, service.port is not None
+    if kind is None or kind.compose is None or view.runtime(service) != "compose":
+        return
+    for name, extra in kind.compose.ports.items():
+        yield ("ports", name), service.ports.get(name, extra.default), name in service.ports
 
 
 def _meet(one: str, two: str) -> bool:

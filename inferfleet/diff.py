@@ -11,7 +11,7 @@ from inferfleet.release import Release
 
 SIGNS = {
     "create": "+", "update": "~", "delete": "-", "link": "+", "unlink": "-", "fetch": "+",
-    "start": "+", "replace": "~", "remove": "-", "recover": "!",
+    "start": "+", "replace": "~", "remove": "-", "evict": "-", "recover": "!",
 }  # fmt: skip
 
 

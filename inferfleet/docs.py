@@ -48,6 +48,11 @@ def reference() -> dict[str, str]:
             ["`inventory/hardware/NAME.yaml`, named by `hardware:` of a machine file."],
             ["## Hardware that is here", *table(["name", "what"], hardware)],
         ),
+        "model.md": _model(
+            FILE_KINDS["model"],
+            "model file",
+            ["`inventory/models/NAME.yaml`, named by `model:` of a service."],
+        ),
         "kind.md": _model(
             FILE_KINDS["service"],
             "kind file",
@@ -116,7 +121,7 @@ def _flags(argument: Any) -> str:
 
 
 def _dashed(name: str) -> str:
-    return name.replace("_", "-")
+    return name.strip("_").replace("_", "-")
 
 
 def _usage(argument: Any) -> str:

@@ -25,11 +25,13 @@ class SecretLine:
     """One variable of a file with secrets.
 
     names: secrets of the machine; None stands for NO_KEY. separator: between several of them.
+    hashed: the SHA-256 of each value, in hexadecimal, stands for it.
     """
 
     variable: str
     names: tuple[str | None, ...]
     separator: str = ""
+    hashed: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,8 @@ def _value(
                 f"add it under secrets, such as {name}: {{env: {name}}}",
                 code=USAGE,
             )
-        values.append(NO_KEY if name is None else secrets[name].reveal())
+        value = NO_KEY if name is None else secrets[name].reveal()
+        values.append(hashlib.sha256(value.encode()).hexdigest() if line.hashed else value)
     if line.separator and any(line.separator in value for value in values):
         raise FleetError(
             f"{wanted.service}: an API key it should send holds {line.separator!r}, which "

@@ -98,7 +98,7 @@ def try_lines(brief: Brief) -> list[str]:
     lines = []
     for found in endpoints(brief):
         lines.append(f"{found.service}: {found.base_url}  model {found.model or '-'}")
-        if found.api == "openai":
+        if found.api == "openai" and found.model is not None:
             body = (
                 f'{{"model": "{found.model}", "messages": '
                 '[{"role": "user", "content": "What is the capital of France?"}]}'

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 OK = 0
 FAILED = 1
 CHANGES = 2
+NO_FIT = 2
 NOT_HEALTHY = 3
 LOCKED = 4
 USAGE = 64

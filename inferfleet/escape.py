@@ -15,6 +15,7 @@ from inferfleet.errors import USAGE, FleetError
 _YAML_ESCAPED = re.compile(r'["\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]')
 _YAML_NAMED = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 _SYSTEMD_PLAIN = re.compile(r"[A-Za-z0-9_@+=:,./-]+")
+_NGINX_PLAIN = re.compile(r"[A-Za-z0-9_@+=:,./?;\[\] ~-]*")
 _SYSTEMD_ESCAPED = re.compile(r'["\\%\x01-\x1f\x7f]')
 _SYSTEMD_NAMED = {'"': '\\"', "\\": "\\\\", "%": "%%", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 _CONTROL = re.compile(r"[\x01-\x08\x0b-\x1f\x7f-\x9f]")
@@ -113,6 +114,17 @@ def sh_env(name: str, value: str) -> str:
     """One line of process/NAME/env, read back by the run script with printf %b."""
     escaped = value.replace("\\", "\\\\").replace("\n", "\\n")
     return f"{name}={escaped}\n"
+
+
+def nginx_value(text: str) -> str:
+    """One word of nginx's configuration, in quotes; not for what nginx would read as more."""
+    if not _NGINX_PLAIN.fullmatch(text):
+        raise FleetError(
+            f"{text!r} cannot stand in nginx's configuration",
+            "use a path of letters, digits and / _ . : @ + , = - ? ; [ ]",
+            code=USAGE,
+        )
+    return f'"{text}"'
 
 
 def modelfile_value(value: object) -> str:

@@ -55,6 +55,12 @@ class Host(Protocol):
     def converse(self, script: str, *, sudo: bool = False) -> Conversation:
         """Start a script and keep talking to it."""
 
+    def read(self, script: str, *, sudo: bool = False) -> Iterator[bytes]:
+        """Yield the output of a script as it comes, unchanged; closing the iterator ends it.
+
+        Raises FleetError with the script's own words when it fails.
+        """
+
     def stream(self, script: str, *, sudo: bool = False) -> Iterator[str]:
         """Yield output lines of a script as they come; closing the iterator ends the script."""
 

@@ -22,6 +22,7 @@ from inferfleet.schema.fleet import Fleet
 from inferfleet.schema.hardware import Hardware
 from inferfleet.schema.kind import Kind
 from inferfleet.schema.machine import Machine
+from inferfleet.schema.model import DeclaredModel
 from inferfleet.schema.profile import Profile
 
 FILE_KINDS: dict[str, type[Model]] = {
@@ -29,12 +30,14 @@ FILE_KINDS: dict[str, type[Model]] = {
     "hardware": Hardware,
     "service": Kind,
     "profile": Profile,
+    "model": DeclaredModel,
 }
 FOLDERS = {
     "machine": "inventory",
     "hardware": "inventory/hardware",
     "service": "services",
     "profile": "hostprep",
+    "model": "inventory/models",
 }
 
 M = TypeVar("M", bound=Model)
@@ -72,7 +75,9 @@ def load(roots: Roots) -> Loaded:
     hardware = _load_kind(roots, "hardware", Hardware, nodes, errors)
     kinds = _load_kind(roots, "service", Kind, nodes, errors)
     profiles = _load_kind(roots, "profile", Profile, nodes, errors)
-    fleet = Fleet(machines, kinds, hardware, roots.template_dirs, profiles)
+    models = _load_kind(roots, "model", DeclaredModel, nodes, errors)
+    inventories = roots.folders("inventory")[::-1]
+    fleet = Fleet(machines, kinds, hardware, roots.template_dirs, profiles, models, inventories)
     loaded = Loaded(fleet, nodes, errors)
     errors.extend(check(fleet, loaded.where, frozenset(nodes)))
     return loaded

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from inferfleet.errors import FleetError
-from inferfleet.release import Probe, Release, Unit
+from inferfleet.release import Counters, Probe, Release, Unit
 
 FORMAT = 1
 
@@ -69,7 +70,15 @@ def _unit(fields: dict[str, object]) -> Unit:
     address = fields.get("address")
     unit = dict(fields)
     if isinstance(probe, dict):
-        unit["probe"] = Probe(**{**probe, "loading": tuple(probe["loading"])})
+        unit["probe"] = _probe(probe)
     if isinstance(address, list):
         unit["address"] = (str(address[0]), int(address[1]))
     return Unit(**unit)  # type: ignore[arg-type]
+
+
+def _probe(fields: dict[str, Any]) -> Probe:
+    counters = fields.get("counters")
+    if isinstance(counters, dict):
+        lists = {key: tuple(counters[key]) for key in ("progress", "running")}
+        counters = Counters(**{**counters, **lists})
+    return Probe(**{**fields, "loading": tuple(fields["loading"]), "counters": counters})

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from inferfleet.argv import build
 from inferfleet.errors import USAGE, FleetError
 from inferfleet.escape import systemd_mount
 from inferfleet.resolve import Resolved
-from inferfleet.schema.kind import Argv, ProcessKind
+from inferfleet.schema.placeholders import Argv
+from inferfleet.schema.runtime import ProcessKind
 from inferfleet.stanza import common_values, env_path
 
 _HOMES = ("/home/", "/root/", "/run/user/")
@@ -24,8 +26,13 @@ def credential_path(view: Resolved, variable: str) -> str:
     return f"secrets/{view.name}/{variable}"
 
 
-def systemd(view: Resolved) -> dict[str, Any]:
-    """The native unit of a view."""
+def systemd(
+    view: Resolved, wired: Mapping[str, str] | None = None, hidden: Iterable[str] = ()
+) -> dict[str, Any]:
+    """The native unit of a view.
+
+    wired: variables that list other services; hidden: names of those with secrets.
+    """
     kind = view.kind.systemd
     assert kind is not None
     service = view.service
@@ -38,9 +45,11 @@ def systemd(view: Resolved) -> dict[str, Any]:
     values = common_values(view) | {
         "program": program,
         "cache": f"/var/cache/{view.unit}" if kind.cache else None,
+        "state": f"/var/lib/{view.unit}" if kind.state else None,
     }
+    credentials = sorted({*view.secrets, *hidden})
     command = build(kind.command, values, view.options)
-    if view.secrets:
+    if credentials:
         command = ["/bin/sh", "-ec", _WITH_SECRETS, view.unit, *command]
     mounts = [
         {
@@ -49,13 +58,15 @@ def systemd(view: Resolved) -> dict[str, Any]:
         }
         for volume in service.volumes
     ]
-    read = [program, view.root, view.need.path if view.need else ""]
+    read = [program, view.root, view.need.path if view.need else "", *view.inside.mounts]
     return {
         "command": command,
-        "environment": view.environment(kind.environment, values, _devices(view)),
+        "environment": view.environment(
+            kind.environment, values, {**_devices(view), **(wired or {})}
+        ),
         "credentials": {
             variable: f"{view.root}/current/{credential_path(view, variable)}"
-            for variable in view.secrets
+            for variable in credentials
         },
         "mounts": mounts,
         "unit": view.unit,
@@ -67,13 +78,21 @@ def systemd(view: Resolved) -> dict[str, Any]:
         "jit": kind.jit,
         "netlink": kind.netlink,
         "cache": kind.cache,
-        "home": any(path.startswith(_HOMES) for path in read),
+        "state": kind.state,
+        "whole_machine": kind.whole_machine,
+        "home": kind.whole_machine or any(path.startswith(_HOMES) for path in read),
         "stop_timeout": kind.stop_timeout,
+        "restart": view.restart,
     }
 
 
-def process(view: Resolved, python: str | None, embedded: str) -> dict[str, Any]:
-    """The supervised process of a view; python: the interpreter for an embedded engine."""
+def process(
+    view: Resolved, python: str | None, embedded: str, secrets: bool
+) -> dict[str, Any]:
+    """The supervised process of a view.
+
+    python: the interpreter for an embedded engine; secrets: it has a file with some.
+    """
     kind = view.kind.process
     assert kind is not None
     values = common_values(view) | {
@@ -84,9 +103,10 @@ def process(view: Resolved, python: str | None, embedded: str) -> dict[str, Any]
     return {
         "command": build(_command(view, kind, python), values, view.options),
         "environment": view.environment(kind.environment, values, _devices(view)),
-        "env_file": env_path(view) if view.secrets else None,
+        "env_file": env_path(view) if secrets else None,
         "state": f"{view.root}/.inferbase/run/{view.name}",
         "unit": view.unit,
+        "restart": view.restart,
     }
 
 

@@ -22,8 +22,9 @@ class Plan:
     """What apply will do to one machine, in order.
 
     source and to: the generations before and after (equal when no file changes).
-    wait: services that have to be ready before it counts as done. hidden: files whose content
-    is never shown. confirm: whether its end proves the generation good to return to.
+    wait: services that have to be ready before it counts as done. room: KiB of main memory that
+    must be free again before services start, 0 where none are stopped for them. hidden: files
+    whose content is never shown. confirm: whether its end proves the generation good to return to.
     problems: what must be mended first; a plan that has some is never applied.
     notes: what the reader should know, such as an interrupted earlier run.
     """
@@ -39,6 +40,7 @@ class Plan:
     hidden: frozenset[str] = frozenset()
     wait: tuple[str, ...] = ()
     confirm: bool = True
+    room: int = 0
 
     @property
     def empty(self) -> bool:
@@ -80,7 +82,10 @@ def make_plan(
         ),
         fetch=fetch,
         problems=problems(release, observed, units, forced),
-        notes=_notes(observed),
+        notes=(
+            *_notes(observed),
+            *(f"{name}: {text}" for name, text in release.notices.items() if name in starting),
+        ),
         changed_files=tuple(step.target for step in files),
         hidden=_hidden(release, observed),
         # After an interrupted run nobody has seen that what runs is ready.
@@ -139,7 +144,7 @@ def _fetch(release: Release, observed: Observed, starting: set[str]) -> tuple[Mo
         if need.source.scheme in {"path", "ollama"} or need.service not in starting:
             continue
         state = states.get(need.key)
-        if state is None or not state.present or (need.alias and not state.alias_ok):
+        if state is None or not state.present or (need.aliases and not state.alias_ok):
             missing.append(need)
     return tuple(missing)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from inferfleet.failure import Failure
 from inferfleet.models.need import ModelNeed
 
 
@@ -28,6 +29,20 @@ class File:
 
 
 @dataclass(frozen=True)
+class Counters:
+    """What an engine counts itself, as Prometheus text at a path of its port.
+
+    tokens: counter of generated tokens, None when there is none. progress: more counters that
+    grow while it works. running: gauges of the requests that it works on or has queued.
+    """
+
+    path: str
+    tokens: str | None = None
+    progress: tuple[str, ...] = ()
+    running: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Probe:
     """How to find out that a service is ready, asked on address:port of the machine.
 
@@ -35,7 +50,9 @@ class Probe:
     request: which real request proves readiness (openai-chat, openai-completion,
     ollama-generate, http). model: the name to ask for. key: name of the machine secret
     that holds the API key, None when the service wants none.
-    timeout: seconds from start to ready before the start counts as failed.
+    timeout: seconds from start to ready before the start counts as failed. deadline: seconds in
+    which a service that was ready has to generate one token. page: another path that must answer
+    2xx, asked with the key.
     """
 
     health: str
@@ -44,6 +61,9 @@ class Probe:
     model: str | None
     key: str | None
     timeout: int
+    deadline: int = 30
+    page: str | None = None
+    counters: Counters | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +74,7 @@ class Unit:
     address: where it listens on the machine, as (ip, port); None when it has no port.
     name: what the runtime calls it (container, systemd unit, process directory).
     api: what it speaks (openai, ollama, web, http); model: the name clients ask for.
+    metrics: path of its metrics, on metrics_port of the machine where that is another port.
     """
 
     service: str
@@ -68,6 +89,7 @@ class Unit:
     metrics: str | None
     autostart: bool
     gpu: bool
+    metrics_port: int | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +101,8 @@ class Release:
     links: absolute path on the machine -> path relative to the release directory.
     units: by service name, in start order (a unit comes after the units it needs).
     models: what the units need to be there before they start (ollama: models: after).
+    failures: by service, what lines of its log say why it does not start; not part of it.
+    notices: by service, what its kind has everybody told who starts it; not part of it.
     """
 
     machine: str
@@ -88,6 +112,8 @@ class Release:
     links: Mapping[str, str]
     units: Mapping[str, Unit]
     models: tuple[ModelNeed, ...]
+    failures: Mapping[str, tuple[Failure, ...]] = field(default_factory=dict)
+    notices: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def digest(self) -> str:

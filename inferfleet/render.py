@@ -12,10 +12,14 @@ from inferfleet import native, stanza
 from inferfleet.control import control_file
 from inferfleet.draft import Draft, SecretFile, SecretLine, encoded, fill, unit_digest
 from inferfleet.errors import USAGE, FleetError
+from inferfleet.failure import Failure
+from inferfleet.gateway.files import gateway_secrets, gateway_values
 from inferfleet.hostprep.merge import make_ground
-from inferfleet.release import File, Probe, Release, Unit
+from inferfleet.release import Counters, File, Probe, Release, Unit
+from inferfleet.repository import repository_files
 from inferfleet.resolve import Resolved, project_name, resolve
 from inferfleet.schema.fleet import Fleet
+from inferfleet.schema.kind import Kind
 from inferfleet.templates import Templates
 from inferfleet.wires import wire
 from inferfleet.write import write_release
@@ -63,8 +67,8 @@ def draft(fleet: Fleet, name: str, *, home: str | None = None, python: str | Non
     models = _absolute(machine.models, home, name) if machine.models else f"{root}/models"
     views = [resolve(fleet, machine, service, root, models) for service in machine.services]
     # What is wired to others starts after them.
-    views.sort(key=lambda view: bool(view.kind.wires))
-    rendering = _Rendering(_templates(fleet.template_dirs), name, views)
+    views.sort(key=lambda view: bool(view.kind.wires or view.kind.renders))
+    rendering = _Rendering(_templates(fleet.template_dirs), fleet, name, views)
     for view in views:
         getattr(rendering, view.runtime)(view, python)
     network = machine.network
@@ -83,6 +87,12 @@ def draft(fleet: Fleet, name: str, *, home: str | None = None, python: str | Non
         links=rendering.links,
         units={view.name: rendering.unit(view) for view in views},
         models=tuple(view.need for view in views if view.need is not None),
+        failures={
+            view.name: tuple(Failure(f.match, f.says, f.hint, f.more) for f in view.kind.failures)
+            for view in views
+            if view.kind.failures
+        },
+        notices={view.name: view.kind.notice for view in views if view.kind.notice},
     )
     return Draft(release, rendering.secret_files)
 
@@ -105,10 +115,12 @@ class _Rendering:
     def __init__(
         self,
         templates: Templates,
+        fleet: Fleet,
         machine: str,
         views: list[Resolved],
     ) -> None:
         self.templates = templates
+        self.fleet = fleet
         self.machine = machine
         self.views = views
         self.files: dict[str, File] = {}
@@ -120,8 +132,8 @@ class _Rendering:
 
     def compose(self, view: Resolved, python: str | None) -> None:
         """One service of the compose project."""
-        wired, hidden = wire(view, self.views)
-        own = []
+        wired, hidden = self._wire(view)
+        own = self._own(view)
         data = stanza.compose(view, wired)
         lines = {line.variable: line for line in (*_secret_lines(view), *hidden)}
         if lines:
@@ -138,23 +150,44 @@ class _Rendering:
 
     def systemd(self, view: Resolved, python: str | None) -> None:
         """One native unit, its secrets and the links that install it."""
-        for line in _secret_lines(view):
+        wired, hidden = self._wire(view)
+        for line in {line.variable: line for line in (*hidden, *_secret_lines(view))}.values():
             self._hide(view, native.credential_path(view, line.variable), "raw", [line])
         path = f"systemd/{view.unit}.service"
-        text = self._text("systemd/service.service.j2", view, native.systemd(view))
+        data = native.systemd(view, wired, [line.variable for line in hidden])
+        text = self._text("systemd/service.service.j2", view, data)
         self._add(path, text)
         self.links[f"{UNIT_DIRECTORY}/{view.unit}.service"] = path
         if view.service.autostart:
             self.links[f"{UNIT_DIRECTORY}/multi-user.target.wants/{view.unit}.service"] = path
-        self.digests[view.name] = unit_digest(text, [])
+        self.digests[view.name] = unit_digest(text, self._own(view))
 
     def process(self, view: Resolved, python: str | None) -> None:
         """One supervised process: its script and its secrets."""
-        if view.secrets:
-            self._hide(view, stanza.env_path(view), "shell", _secret_lines(view))
-        text = self._text("process/run.j2", view, native.process(view, python, EMBEDDED))
+        lines = [*_secret_lines(view), *gateway_secrets(self.fleet, self.machine, view)]
+        if lines:
+            self._hide(view, stanza.env_path(view), "shell", lines)
+        data = native.process(view, python, EMBEDDED, bool(lines))
+        text = self._text("process/run.j2", view, data)
         self._add(f"process/{view.name}/run", text, 0o755)
-        self.digests[view.name] = unit_digest(text, [])
+        self.digests[view.name] = unit_digest(text, self._own(view))
+
+    def _own(self, view: Resolved) -> list[File]:
+        """The service's own files, those of its kind, and its model repository."""
+        folder = stanza.files_path(view)
+        texts = dict(repository_files(view))
+        for name, template in sorted(view.kind.files.items()):
+            if name not in view.service.files:
+                values = stanza.common_values(view) | gateway_values(self.fleet, self.machine, view)
+                texts[f"{folder}/{name}"] = self._text(template, view, values)
+        for name, text in sorted(view.service.files.items()):
+            texts[f"{folder}/{name}"] = text
+        return [self._add(path, text) for path, text in texts.items()]
+
+    def _wire(self, view: Resolved) -> tuple[dict[str, str], list[SecretLine]]:
+        """Variables that tell a service of others: plain ones, and those with secrets."""
+        wired, hidden = wire(view, self.views)
+        return wired, [*hidden, *gateway_secrets(self.fleet, self.machine, view)]
 
     def project(self, network: dict[str, Any] | None) -> None:
         """compose.yaml, when any service is a container; a changed network restarts all."""
@@ -189,10 +222,13 @@ class _Rendering:
             probe = Probe(
                 health=kind.health.path,
                 loading=tuple(kind.health.loading),
-                request=kind.probe,
+                request=view.probe,
+                page=kind.health.page,
                 model=view.served_name,
                 key=view.key,
                 timeout=stanza.start_timeout(view),
+                deadline=_deadline(view),
+                counters=_counters(kind),
             )
         return Unit(
             service=view.name,
@@ -204,9 +240,10 @@ class _Rendering:
             api=kind.api,
             model=view.served_name,
             probe=probe,
-            metrics=kind.metrics,
+            metrics=kind.metrics.path if kind.metrics else None,
             autostart=view.service.autostart,
             gpu=view.gpu,
+            metrics_port=stanza.metrics_port(view),
         )
 
     def _text(self, template: str, view: Resolved, data: Mapping[str, Any]) -> str:
@@ -219,6 +256,21 @@ class _Rendering:
 
     def _hide(self, view: Resolved, path: str, spelling: str, lines: list[SecretLine]) -> None:
         self.secret_files[path] = SecretFile(view.name, spelling, tuple(lines))
+
+
+def _deadline(view: Resolved) -> int:
+    """Seconds in which a ready service has to generate one token."""
+    assert view.kind.health is not None
+    own = view.service.health
+    return own.deadline if own and own.deadline else view.kind.health.deadline
+
+
+def _counters(kind: Kind) -> Counters | None:
+    """What the engine counts, when the kind says which of its metrics tell that it works."""
+    metrics = kind.metrics
+    if metrics is None or metrics.port or not (metrics.tokens or metrics.progress):
+        return None
+    return Counters(metrics.path, metrics.tokens, tuple(metrics.progress), tuple(metrics.running))
 
 
 def _secret_lines(view: Resolved) -> list[SecretLine]:

@@ -9,11 +9,14 @@ from pathlib import PurePosixPath
 
 from inferfleet.argv import flags, merge_options, text
 from inferfleet.errors import USAGE, FleetError
+from inferfleet.inside import FILES, Inside, placed
 from inferfleet.models.need import ModelNeed
 from inferfleet.models.needs import model_need
+from inferfleet.restarts import Policy, policy
 from inferfleet.schema.fleet import Fleet
-from inferfleet.schema.kind import Kind, fill, placeholders
+from inferfleet.schema.kind import Kind
 from inferfleet.schema.machine import Machine, Service
+from inferfleet.schema.placeholders import fill, placeholders
 
 LOOPBACK = "127.0.0.1"
 
@@ -25,7 +28,9 @@ class Resolved:
     project: prefix of the names of its container, unit and volumes. gpus: "all", "none" or
     ids. secrets: environment variable -> name of the machine's secret. key: the name of the
     secret that clients must send, or None. options: words of the command line.
-    shared_memory: CPU and GPU of the machine share one memory.
+    shared_memory: CPU and GPU of the machine share one memory. restart: how often and when it is
+    started again after it ended by itself. inside: its view of the machine's paths. probe: the
+    request that proves it ready.
     """
 
     name: str
@@ -44,6 +49,9 @@ class Resolved:
     key: str | None
     options: tuple[str, ...]
     shared_memory: bool
+    restart: Policy
+    inside: Inside
+    probe: str
 
     @property
     def unit(self) -> str:
@@ -111,10 +119,24 @@ def resolve(fleet: Fleet, machine: Machine, name: str, root: str, models: str) -
             code=USAGE,
         )
     scheme = kind.model_format if kind.model_format in ("hf", "ollama") else None
-    need = model_need(name, service.model, scheme, models)
+    need = model_need(name, service.model, scheme, models, fleet.models)
     if need is None and kind.model_required:
         raise FleetError(f"{name}: the kind {service.kind} needs a model", code=USAGE)
     secrets = _secrets(kind, service)
+    container = kind.compose if runtime == "compose" else None
+    inside = Inside(
+        name=name,
+        service=service,
+        need=need,
+        models=models,
+        models_at=container.models if container else None,
+        files=FILES if container else f"{root}/current/files/{name}",
+        known_files=frozenset(kind.files) | frozenset(service.files),
+        container=container is not None,
+        targets=frozenset(container.volumes.values() if container else ())
+        | {volume.target for volume in service.volumes},
+    )
+    options = placed(merge_options(kind.options.defaults, service.options), kind, inside)
     return Resolved(
         name=name,
         project=project_name(root),
@@ -130,9 +152,28 @@ def resolve(fleet: Fleet, machine: Machine, name: str, root: str, models: str) -
         served_name=_served_name(need) if service.served_name is None else service.served_name,
         secrets=secrets,
         key=_key(kind, secrets),
-        options=tuple(flags(merge_options(kind.options.defaults, service.options), kind.options)),
+        options=tuple(flags(options, kind.options)),
         shared_memory=_shared_memory(fleet, machine),
+        restart=policy(
+            service.restart,
+            machine.restart,
+            service.start_timeout or kind.start_timeout,
+            _shared_memory(fleet, machine),
+            service.autostart,
+        ),
+        inside=inside,
+        probe=_probe(kind, service),
     )
+
+
+def _probe(kind: Kind, service: Service) -> str:
+    if service.health is not None and service.health.probe is not None:
+        return service.health.probe
+    options = merge_options(kind.options.defaults, service.options)
+    for other in kind.probe_when:
+        if options.get(other.option) == other.value:
+            return other.probe
+    return kind.probe
 
 
 def _secrets(kind: Kind, service: Service) -> dict[str, str]:
@@ -157,6 +198,8 @@ def _served_name(need: ModelNeed | None) -> str | None:
     """The name clients ask for when the machine file gives none."""
     if need is None:
         return None
+    if need.served_name is not None:
+        return need.served_name
     source = need.source
     if source.scheme == "ollama" or (source.scheme == "hf" and not source.member):
         return source.name

@@ -104,7 +104,14 @@ class Run:
         host = open_host(name, known.reach, self.sudo_password, early)
         unknown = tuple(sorted(known.origins.keys() - secrets.keys()))
         return Session(
-            host, release, known.sudo, secrets, known.modelfiles, unknown, known.footings
+            host,
+            release,
+            known.sudo,
+            secrets,
+            known.modelfiles,
+            unknown,
+            known.footings,
+            known.budget,
         )
 
     def early(self) -> Early:

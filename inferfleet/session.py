@@ -53,11 +53,13 @@ class Session:
         modelfiles: Mapping[str, Mapping[str, Any]],
         unknown: tuple[str, ...] = (),
         footings: Mapping[str, Footing] | None = None,
+        budget: Mapping[str, Any] | None = None,
     ) -> None:
         """unknown: secrets that could not be had; the release is made without them. footings:
-        what services need of the ground under them."""
+        what services need of the ground under them; budget: of the machine's memory."""
         self.host, self.release, self.sudo, self.secrets = host, release, sudo, secrets
         self.modelfiles, self.unknown, self.footings = modelfiles, unknown, footings or {}
+        self.budget = budget or {}
 
     def observe(
         self, release: Release | None = None, gpus: bool = False, space: str = ""
@@ -127,6 +129,10 @@ class Session:
         acting = acting_services(release, whole)
         problems, notes = footing_problems(release, self.footings, acting, details.missing)
         whole = replace(whole, problems=(*whole.problems, *problems), notes=(*whole.notes, *notes))
+        if acting and self.budget and not forced:
+            from inferfleet.capacity.admit import admit
+
+            whole = admit(self, observed, whole, goal)
         return Planned(self, release, observed, whole, details.contents)
 
     def apply(self, planned: Planned, what: str, listener: Listener) -> Outcome:
@@ -160,18 +166,19 @@ class Session:
         for need in plan.fetch:
             ensure(
                 self.host, need, progress=FetchProgress(self.host.name, listener, need),
-                secrets=self.secrets, sudo=self.sudo,
+                secrets=self.secrets, sudo=self.sudo, root=self.release.root,
             )  # fmt: skip
 
     def ensure_served(self, need: ModelNeed, progress: Progress, update: bool = False) -> bool:
         """Make the running Ollama of a service have its model; True when something changed."""
         from inferfleet.models.ollama import ensure_ollama
+        from inferfleet.ready import reachable
 
         unit = self.release.units[need.service]
         assert unit.address is not None
         return ensure_ollama(
             self.host, need, unit.address[1], self.modelfiles.get(need.service),
-            unit.model, progress, update=update,
+            unit.model, progress, update=update, address=reachable(unit.address[0]),
         )  # fmt: skip
 
     def _served_models(self, units: list[Unit], listener: Listener) -> str:

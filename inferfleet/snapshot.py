@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 SETTLED_NS = 1_000_000_000
 READ = ("inventory", "services", "hostprep", "templates")
-PROGRAM = ("", "schema", "models", "hostprep")
+PROGRAM = ("", "schema", "models", "hostprep", "gateway")
 
 
 class Snapshot:

@@ -11,11 +11,13 @@ from inferfleet.release import Release, Unit
 
 @dataclass(frozen=True)
 class Goal:
-    """What a run wants. start: also start what is stopped. services: only these (None: all)."""
+    """What a run wants. start: also start what is stopped. services: only these (None: all).
+    evict: services that are not wanted may be stopped where memory is short."""
 
     start: bool = True
     services: frozenset[str] | None = None
     restart: bool = False
+    evict: bool = False
 
     def wants(self, service: str) -> bool:
         return self.services is None or service in self.services
@@ -24,7 +26,7 @@ class Goal:
 @dataclass(frozen=True)
 class Step:
     """One difference. action: create, update, delete, link, unlink, fetch, start, replace, remove,
-    recover; target: a path, service or model; reason: why, in a few words."""
+    evict, recover; target: a path, service or model; reason: why, in a few words."""
 
     action: str
     target: str

@@ -45,6 +45,7 @@ class Templates:
             systemd_path=_defined(escape.systemd_path),
             sh=_defined(shlex.quote),
             modelfile=_defined(escape.modelfile_value),
+            nginx=_defined(escape.nginx_value),
         )
         self._environment.globals["systemd_environment"] = escape.systemd_environment
 

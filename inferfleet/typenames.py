@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
-from inferfleet.schema import fields, kind, profile
+from inferfleet.schema import fields, placeholders, repository, words
 
 TYPES = {
     "name": "a-z, 0-9, - and _, beginning with a letter or digit, at most 63 characters",
@@ -48,6 +48,7 @@ TYPES = {
     "GPU number": "in quotes, or all",
     "true or false": "true or false, nothing else",
     "number": "a number",
+    "fields": "a mapping of any depth",
 }  # fmt: skip
 
 PLACEHOLDERS = {
@@ -61,24 +62,28 @@ PLACEHOLDERS = {
     "python": "the Python that runs inferbase; local machine only",
     "embedded": "the server that the extra `local` brings; local machine only",
     "modelfile": "path of the rendered Modelfile, as the program sees it",
+    "state": "directory of the program's data; kept until somebody removes it",
+    "files": "directory of the service's files, as the program sees it",
+    "service": "name of the service, its host name inside the container network",
+    "repository": "directory of the service's model repository, as the program sees it",
 }
 
 _NAMED = [
-    (fields.Option, "value"), (fields.Scalar, "scalar"), (kind.Argv, "arguments"),
-    (kind.Template, "template"), (fields.Name, "name"), (fields.Text, "text"),
+    (fields.Option, "value"), (fields.Scalar, "scalar"), (placeholders.Argv, "arguments"),
+    (placeholders.Template, "template"), (fields.Name, "name"), (fields.Text, "text"),
     (fields.Port, "port"), (fields.Size, "size"), (fields.Duration, "duration"),
     (fields.Cpuset, "CPU list"), (fields.AbsolutePath, "path"), (fields.RootPath, "home path"),
     (fields.Address, "IP address"), (fields.Subnet, "subnet"), (fields.VolumeSource, "volume"),
-    (fields.SshWord, "word"), (fields.EnvName, "variable"), (kind.EnvName, "variable"),
+    (fields.SshWord, "word"), (fields.EnvName, "variable"), (placeholders.EnvName, "variable"),
     (fields.Flag, "option"), (fields.Sha256, "SHA-256"), (bool, "true or false"),
-    (profile.SysctlKey, "sysctl key"), (profile.SysPath, "path in /sys"),
-    (profile.Module, "kernel module"), (profile.Parameter, "kernel parameter"),
-    (profile.UnitName, "unit name"), (profile.Word, "plain word"),
-    (profile.Line, "line"),
-    (profile.PlainPath, "plain path"), (profile.FileMode, "file mode"),
-    (profile.Version, "version"), (profile.Owner, "user"), (profile.Percent, "share"),
-    (profile.Clocks, "clock range"), (profile.MigProfile, "MIG profile"),
-    (profile.GpuNumber, "GPU number"),
+    (words.SysctlKey, "sysctl key"), (words.SysPath, "path in /sys"),
+    (words.Module, "kernel module"), (words.Parameter, "kernel parameter"),
+    (words.UnitName, "unit name"), (words.Word, "plain word"),
+    (words.Line, "line"),
+    (words.PlainPath, "plain path"), (words.FileMode, "file mode"),
+    (words.Version, "version"), (words.Owner, "user"), (words.Percent, "share"),
+    (words.Clocks, "clock range"), (words.MigProfile, "MIG profile"),
+    (words.GpuNumber, "GPU number"), (repository.Fields, "fields"),
 ]  # fmt: skip
 _SCALARS = set(get_args(fields.Scalar))
 
@@ -153,9 +158,9 @@ class Names:
 
 def _bound(mark: Any) -> str:
     """A limit of pydantic's as words; "" for what is none."""
-    for attribute, words in (("ge", "from"), ("gt", "above"), ("le", "to")):
+    for attribute, said in (("ge", "from"), ("gt", "above"), ("le", "to")):
         if hasattr(mark, attribute):
-            return f"{words} {getattr(mark, attribute)}"
+            return f"{said} {getattr(mark, attribute)}"
     return ""
 
 

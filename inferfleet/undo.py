@@ -36,11 +36,11 @@ def way_back(release: Release, observed: Observed, plan: Plan) -> Undo:
     """From plan.to to what was good last.
 
     After an interrupted run that is the generation this run came from: what is in force now
-    has never been seen ready.
+    has never been seen ready. Where the generation stayed, it is the services that ran then.
     """
-    journal = observed.journal
+    journal, stayed = observed.journal, None
     if journal is not None and not journal.interrupted_at(observed.current):
-        journal = None
+        journal, stayed = None, journal
     base = observed.origin if journal else observed.manifest
     back = journal.source if journal else observed.current
     old = base.units if base else {}
@@ -48,18 +48,27 @@ def way_back(release: Release, observed: Observed, plan: Plan) -> Undo:
     up = {service for service, state in observed.units.items() if state.up}
     if journal:
         up = set(journal.replace)
+    found = frozenset(up)
+    doubtful: set[str] = set()
+    if stayed:
+        # Some may have been stopped to make room for others, which nobody has seen ready.
+        doubtful = {*stayed.stop, *stayed.remove} if stayed.source == stayed.to else set()
+        up = (up - doubtful) | (set(stayed.replace) & set(before))
     acted = [step.target for step in plan.steps if step.action in {"replace", "start"}]
-    gone = plan.targets("remove")
+    gone = [*plan.targets("remove"), *plan.targets("evict")]
     switched = back != plan.to
     new = release.units
     elsewhere = {s for s in acted if s in old and s in new and moved(old[s], new[s])}
     remove = [s for s in acted if s not in before or s in elsewhere]
     stop = [s for s in acted if s in before and s not in up and s not in elsewhere]
-    again = {*gone, *(acted if switched else ())} & up
+    again = ({*gone, *(acted if switched else ())} & up) | (up - found)
     if journal:
         remove += [s for s in journal.remove if s in new]
         stop += [s for s in journal.stop if s in new]
         again |= up
+    elif stayed:
+        remove += [s for s in stayed.remove if s in doubtful & found & new.keys()]
+        stop += [s for s in stayed.stop if s in doubtful & found & new.keys()]
     links = base.links if base else {}
     inside = f"{release.root}/current/"
     made = {*plan.targets("link"), *(release.links if journal else ())}

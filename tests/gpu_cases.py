@@ -8,7 +8,7 @@ from typing import Any
 
 from inferfleet.hostprep.facts import Answer, Facts, Stat
 from inferfleet.hostprep.kinds import boot
-from inferfleet.hostprep.kinds.nvidia import HELPER, helper
+from inferfleet.hostprep.kinds.gpu.nvidia import HELPER, helper
 from inferfleet.hostprep.setting import Finding, Ground, Judgement, Kind, Wanted
 from inferfleet.hostprep.steps import PutFile, Run
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 
+from inferfleet.errors import FleetError
 from inferfleet.host import Conversation, Result
 from inferfleet.hosts import shell
 from inferfleet.hosts.program import Program, Session, Talk, collect, lines
@@ -34,6 +35,22 @@ class ScriptHost(ABC):
         if prefix:
             session.send(prefix)
         return Talk(session)
+
+    def read(self, script: str, *, sudo: bool = False) -> Iterator[bytes]:
+        """Yield standard output as it comes; a script that fails is a FleetError at its end."""
+        session, prefix = self._open(script, sudo)
+        if prefix:
+            session.send(prefix)
+        session.program.close_input()
+        try:
+            while chunk := session.program.read_out():
+                yield chunk
+            status = session.program.wait(None)
+        finally:
+            session.program.kill()
+        if status:
+            words = bytes(session.err.data).decode("utf-8", "replace").strip()
+            raise FleetError(f"{self.name}: {words or f'exit status {status}'}")
 
     def stream(self, script: str, *, sudo: bool = False) -> Iterator[str]:
         """Yield lines of both outputs as they come; closing the iterator ends the script."""

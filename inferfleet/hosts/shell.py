@@ -61,13 +61,15 @@ def watched(script: str) -> str:
 
     sshd lets a command without a terminal live on when its client goes away; here a reader of
     standard input sees the end and stops the script. `timeout` (coreutils) gives the script a
-    process group of its own, passes the signal to all of it, and kills after five seconds.
+    process group of its own, passes the signal to all of it, and kills after five seconds. The
+    whole group is signalled: `timeout` itself forgets a child that it has only just started.
     """
     return (
         "exec 3<&0\n"
         f"timeout -k 5 0 sh -c {quote(script)} </dev/null 2>&1 3<&- &\n"
         "child=$!\n"
-        '{ while read -r line; do :; done; kill "$child"; } <&3 >/dev/null 2>&1 &\n'
+        '{ while read -r line; do :; done; kill -- "-$child" || kill "$child"; } '
+        "<&3 >/dev/null 2>&1 &\n"
         "watcher=$!\n"
         "exec 3<&-\n"
         'wait "$child"; status=$?\n'

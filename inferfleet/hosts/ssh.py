@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 from paramiko import Channel
 from paramiko.ssh_exception import SSHException
@@ -24,6 +25,16 @@ CHUNK = 1 << 16
 SIGNALLED = 255
 # How soon a session that was refused is asked for again.
 BUSY_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Whereabouts:
+    """Of a connected machine. host_key: as `type base64`."""
+
+    host: str
+    port: int
+    user: str
+    host_key: str
 
 
 class SshHost(ScriptHost):
@@ -66,6 +77,15 @@ class SshHost(ScriptHost):
     def connect(self) -> None:
         """Open the connection unless it is open; a lost one is opened anew."""
         self._connected()
+
+    def whereabouts(self) -> Whereabouts:
+        """Where the open connection leads, and the host key that was verified there."""
+        connection = self._connected()
+        key = connection.transport.get_remote_server_key()
+        login = connection.login
+        return Whereabouts(
+            login.host, login.port, login.user, f"{key.get_name()} {key.get_base64()}"
+        )
 
     def close(self) -> None:
         """Close the connection; scripts still running on it see their input end."""

@@ -5,7 +5,8 @@
 # returns to, or 0), size (0: generation $to is there already), who, when, what, confirm (yes:
 # a commit proves $to good), keep (how many generations stay), silence (seconds without a word of
 # the operator after which the run is given up); as lists separated by blanks: gone (services to
-# remove), replace, start, and for the way back: back_remove, back_stop, back_replace; as lines
+# remove), replace, start, room (KiB of memory that must be available before anything is started,
+# 0: whatever there is), and for the way back: back_remove, back_stop, back_replace; as lines
 # path<tab>target: links, unlinks, back_links, back_unlinks.
 #
 # A lost connection never stops it half way: it goes on to the end of its step, finds no
@@ -204,6 +205,17 @@ if [ -n "$gone" ] && [ "$from" != 0 ]; then
   control "$gens/$from/control" remove $gone || ok=no
 fi
 drop_links "$unlinks"
+# The memory of an engine that has ended may come back late, on unified memory up to a minute.
+available() {
+  while read -r key value _; do [ "$key" = MemAvailable: ] && echo "$value"; done </proc/meminfo
+}
+if [ "$ok" = yes ] && [ "$room" -gt 0 ]; then
+  patience=60
+  while [ "$patience" -gt 0 ] && [ "$(available)" -lt "$room" ]; do
+    sleep 1
+    patience=$((patience - 1))
+  done
+fi
 if [ "$ok" = yes ] && [ -n "$replace$start" ]; then
   step start
   if [ -n "$replace" ]; then control "$root/current/control" replace $replace || ok=no; fi

@@ -104,7 +104,11 @@ for port in $ports; do
       case $line in
         /proc/*/fd:) pid=${line#/proc/} pid=${pid%/fd:} ;;
         *"socket:[$inode]"*)
-          printf 'culprit\t%s\tprocess %s (%s)\n' "$port" "$pid" \
+          unit=
+          while IFS=: read -r _ _ path; do
+            case $path in *.service) unit=" of ${path##*/}" ;; esac
+          done 2>/dev/null <"/proc/$pid/cgroup"
+          printf 'culprit\t%s\tprocess %s%s (%s)\n' "$port" "$pid" "$unit" \
             "$(tr '\0\t\n' '   ' <"/proc/$pid/cmdline" | cut -c 1-80)"
           break
           ;;

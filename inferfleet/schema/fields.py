@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -178,5 +178,6 @@ Flag = Annotated[
     Matching("[A-Za-z0-9][A-Za-z0-9._-]*", "an option's name", "write it without leading dashes"),
 ]
 Sha256 = Annotated[str, Matching("[0-9a-f]{64}", "a SHA-256", "write 64 digits 0-9 a-f")]
+Probe = Literal["openai-chat", "openai-completion", "openai-embedding", "ollama-generate", "http"]
 Scalar = bool | int | float | Text
 Option = Scalar | list[Scalar] | dict[str, object] | None

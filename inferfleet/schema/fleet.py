@@ -9,14 +9,15 @@ from pathlib import Path
 from inferfleet.schema.hardware import Hardware
 from inferfleet.schema.kind import Kind
 from inferfleet.schema.machine import Machine
+from inferfleet.schema.model import DeclaredModel
 from inferfleet.schema.profile import Profile
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """Machines, kinds, hardware and profiles by name, and where templates are searched.
+    """Machines, kinds, hardware, profiles and models by name, and where templates are searched.
 
-    template_dirs: searched in order, the overlay's before ours.
+    template_dirs: searched in order, the overlay's before ours; inventory_dirs: likewise.
     """
 
     machines: Mapping[str, Machine]
@@ -24,3 +25,5 @@ class Fleet:
     hardware: Mapping[str, Hardware]
     template_dirs: tuple[Path, ...]
     profiles: Mapping[str, Profile] = field(default_factory=dict)
+    models: Mapping[str, DeclaredModel] = field(default_factory=dict)
+    inventory_dirs: tuple[Path, ...] = ()

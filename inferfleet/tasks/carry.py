@@ -128,9 +128,9 @@ def _row(planned: Answer[Planned], outcome: Answer[Outcome] | None) -> dict[str,
 def _show_failure(run: Run, outcome: Outcome) -> None:
     from inferfleet.show import say
 
-    report(FleetError(f"{outcome.machine}: {outcome.failure}"), run.redact)
+    report(FleetError(f"{outcome.machine}: {outcome.failure}", outcome.hint), run.redact)
     if outcome.logs:
-        say("last lines of its log:", run.redact)
+        say("in its own words:" if outcome.recognised else "last lines of its log:")
         say("\n".join(f"  {line}" for line in outcome.logs), run.redact)
     for note in outcome.notes:
         say(f"note: {note}", run.redact)

@@ -14,8 +14,10 @@ from inferfleet.tasks.edge import overlay, verb
 if TYPE_CHECKING:
     from inferfleet.plan import Goal
 
+EVICT = "stop services that were not asked for where memory is short"
 
-@verb()
+
+@verb(help={"evict": EVICT})
 def up(
     c: Context,
     host: Sequence[str] | None = None,
@@ -23,11 +25,15 @@ def up(
     service: Sequence[str] | None = None,
     format: str = "table",
     yes: bool = False,
+    evict: bool = False,
 ) -> int:
-    """Converge the machine, start its services, wait until they answer."""
+    """Converge the machine, start its services if they fit, wait until they answer."""
     from inferfleet.plan import Goal
 
-    return _converge(c, "up", lambda chosen: Goal(True, chosen), host, group, service, format, yes)
+    def goal(chosen: frozenset[str] | None) -> Goal:
+        return Goal(True, chosen, evict=evict)
+
+    return _converge(c, "up", goal, host, group, service, format, yes)
 
 
 @verb()
@@ -110,13 +116,14 @@ def rollback(
     )
 
 
-@verb()
+@verb(help={"evict": EVICT})
 def plan(
     c: Context,
     host: Sequence[str] | None = None,
     group: Sequence[str] | None = None,
     service: Sequence[str] | None = None,
     format: str = "table",
+    evict: bool = False,
 ) -> int:
     """Show what up would change, to the line, without changing it; exit 2 if something would."""
     from inferfleet.diff import plan_data
@@ -125,9 +132,11 @@ def plan(
     from inferfleet.show import data, hidden
 
     run = Run(overlay(c), host or (), group or (), service or ())
-    answers = plan_all(
-        run, run.session, lambda session, name: session.plan(Goal(True, run.services[name]))
-    )
+
+    def goal(name: str) -> Goal:
+        return Goal(True, run.services[name], evict=evict)
+
+    answers = plan_all(run, run.session, lambda session, name: session.plan(goal(name)))
     if format == "json":
         found = [
             plan_data(a.value.plan, a.value.release, a.value.contents)

@@ -40,17 +40,16 @@ def verb(**options: Any) -> Callable[[Callable[..., Any]], Verb]:
     """An Invoke task whose FleetErrors become one message and an exit code.
 
     help: texts of options beyond the common ones; shorts: option -> its one-letter flag;
-    name: the task's name if it is not the function's.
+    iterable: options besides host, group and service that may be repeated; name: the task's
+    name if it is not the function's.
     """
     extra = options.pop("help", {})
     shorts = options.pop("shorts", {})
+    repeated = {"host", "group", "service", *options.pop("iterable", ())}
 
     def decorate(function: Callable[..., Any]) -> Verb:
         names = function.__code__.co_varnames[1 : function.__code__.co_argcount]
-        texts = {
-            name.replace("_", "-"): {**HELP, **extra}.get(name.replace("_", "-"), "")
-            for name in names
-        }
+        texts = {option(name): {**HELP, **extra}.get(option(name), "") for name in names}
 
         @functools.wraps(function)
         def run(c: Context, *args: Any, **kwargs: Any) -> Any:
@@ -72,7 +71,7 @@ def verb(**options: Any) -> Callable[[Callable[..., Any]], Verb]:
 
         made = Verb(
             run,
-            iterable=[name for name in names if name in {"host", "group", "service"}],
+            iterable=[name for name in names if name in repeated],
             help={name: text for name, text in texts.items() if text},
             auto_shortflags=False,
             **options,
@@ -81,6 +80,11 @@ def verb(**options: Any) -> Callable[[Callable[..., Any]], Verb]:
         return made
 
     return decorate
+
+
+def option(name: str) -> str:
+    """A parameter's name as an option: for_ is --for, which Python keeps for itself."""
+    return name.strip("_").replace("_", "-")
 
 
 def collect_less() -> None:

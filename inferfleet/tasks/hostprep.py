@@ -149,9 +149,9 @@ def rollback(
         outcome = done.get(answer.machine)
         error = answer.error or (outcome.error if outcome else None)
         result = "failed" if error else "undone" if outcome else "unchanged"
-        table.append(
-            {"machine": answer.machine, "result": result, "detail": error.what if error else ""}
-        )
+        notes = outcome.value.notes if outcome and outcome.value else ()
+        detail = error.what if error else "; ".join(notes)
+        table.append({"machine": answer.machine, "result": result, "detail": detail})
         if outcome and outcome.error:
             report(outcome.error, run.redact)
     _output(table, ["machine", "result", "detail"], format)

@@ -70,6 +70,10 @@ def validate(c: Context) -> int:
     from inferfleet.show import say
 
     fleet = _fleet(c)
+    for name, machine in sorted(fleet.machines.items()):
+        for service, entry in machine.services.items():
+            if notice := fleet.kinds[entry.kind].notice:
+                say(f"note: {name}: {service}: {notice}")
     say(
         f"{len(fleet.machines)} machines, {len(fleet.kinds)} service kinds, "
         f"{len(fleet.hardware)} hardware models: no mistakes"

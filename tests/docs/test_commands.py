@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from doc_pages import PAGES, REPOSITORY, read_page
+from ports import free_port
 
 RUNNABLE = [page for page in map(read_page, PAGES) if page.of("sh")]
 URL = "https://example.org/inferbase.git"
@@ -23,12 +23,6 @@ STATE = ".local/share/inferbase"
 def git(folder: Path, *words: str) -> None:
     done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def free_port() -> str:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return str(taken.getsockname()[1])
 
 
 def files() -> list[str]:
@@ -53,7 +47,7 @@ def kept(tmp_path_factory):
 def ports():
     """Documented port -> a free one, the same on every page of a test."""
     found: dict[str, str] = {}
-    return lambda text: PORTS.sub(lambda m: found.setdefault(m[0], free_port()), text)
+    return lambda text: PORTS.sub(lambda m: found.setdefault(m[0], str(free_port())), text)
 
 
 @pytest.fixture

@@ -123,5 +123,5 @@ def test_quick_start_is_what_ci_runs():
         "python3 -m venv .venv && .venv/bin/pip install -q -e '.[local]' && .venv/bin/invoke up"
     ]
     assert blocks[1].lines == [
-        ".venv/bin/pip install -q -e '.[local,dev]' && .venv/bin/python -m pytest"
+        ".venv/bin/pip install -q -e '.[local,dev]' && .venv/bin/python -m pytest -n auto"
     ]

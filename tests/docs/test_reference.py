@@ -21,7 +21,7 @@ from inferfleet.docs_profiles import GUIDES, guides, write_guides
 from inferfleet.hostprep.merge import profile_settings
 from inferfleet.hostprep.verify import verification
 from inferfleet.load import FILE_KINDS
-from inferfleet.schema.kind import PLACEHOLDERS
+from inferfleet.schema.placeholders import PLACEHOLDERS
 from inferfleet.tasks import ns
 from inferfleet.typenames import PLACEHOLDERS as PLACEHOLDER_TEXTS
 from inferfleet.typenames import TYPES
@@ -105,7 +105,7 @@ def test_tasks_page_has_every_task_and_option():
     for name in TASKS:
         part = page.split(f"\n## {name}\n")[1].split("\n## ")[0]
         for argument in arguments_of(ns[name]):
-            assert f"`--{argument.name.replace('_', '-')}`" in part
+            assert f"`--{argument.name.strip('_').replace('_', '-')}`" in part
             assert argument.help in part.replace("\\|", "|")
 
 

@@ -307,3 +307,24 @@ def test_services_that_are_wrong_in_themselves_do_not_hide_the_others(
 @given(st.frozensets(st.integers(0, 60), min_size=1))
 def test_cpu_ranges_are_read_back(cpus: frozenset[int]) -> None:
     assert cpuset_cpus(ranges(cpus)) == cpus
+
+
+@pytest.mark.parametrize(
+    ("more", "refused"),
+    [("", True), (", image: x:2", False), (", runtime: process, program: /x", False)],
+)
+def test_an_option_newer_than_the_image(tmp_path: Path, more: str, refused: bool) -> None:
+    container = "image: x:1, port: 1, user: '1:1', healthcheck: {test: [CMD, x]}"
+    kind = (
+        "summary: s\napi: openai\ndefault-port: 1\n"
+        "options: {style: llama-cpp, known: [old, new], newer: {new: build 2}}\n"
+        f"compose: {{{container}}}\nprocess: {{command: ['{{program}}']}}\n"
+    )
+    machine = f"services:\n  a: {{kind: k, options: {{old: 1, new: 1}}{more}}}\n"
+    loaded = load_files(tmp_path, {"services/k.yaml": kind, "inventory/m.yaml": machine})
+    complaint = (
+        "services.a.options.new: the image of kind k is older than this option\n"
+        "hint: it came with build 2: set image to a newer one"
+    )
+    assert error_lines(loaded).partition("m.yaml:2:34: ")[2] == (complaint if refused else "")
+    assert bool(loaded.errors) == refused

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sshd_server import Sshd, free_port, require_sshd
+from ports import free_port
+from sshd_server import Sshd, require_sshd
 
 from inferfleet.errors import FleetError
 from inferfleet.host import Host

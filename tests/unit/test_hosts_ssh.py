@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from paramiko import AutoAddPolicy, RejectPolicy, WarningPolicy
-from sshd_server import Sshd, free_port, make_key, require_sshd
+from ports import free_port
+from sshd_server import Sshd, make_key, require_sshd
 from tools import needs
 
 from inferfleet.errors import FleetError

@@ -223,10 +223,10 @@ MISTAKES = [
         "inventory/m.yaml:2:28: services.s.model: should be text or keys with values, found a list",
     ),
     (
-        "services:\n  s: {kind: engine, model: {source: /m, sha256: abc}}\n",
-        f"services:\n  s: {{kind: engine, model: {{source: /m, sha256: {'ab' * 32}}}}}\n",
+        "services:\n  s: {kind: engine, model: {source: file:/m, sha256: abc}}\n",
+        f"services:\n  s: {{kind: engine, model: {{source: file:/m, sha256: {'ab' * 32}}}}}\n",
         (
-            'inventory/m.yaml:2:49: services.s.model.sha256: "abc" is not a SHA-256\n'
+            'inventory/m.yaml:2:54: services.s.model.sha256: "abc" is not a SHA-256\n'
             "hint: write 64 digits 0-9 a-f"
         ),
     ),

@@ -156,13 +156,14 @@ def test_gives_up(make: Callable[..., Process], tmp_path: Path) -> None:
     """With the pauses between attempts taken out of the script."""
     process = make("exit 3")
     text = process.run_file.read_text()
-    assert "delay=1" in text
-    process.run_file.write_text(text.replace("delay=1", "delay=0"))
+    assert "pause_first=2 " in text
+    process.run_file.write_text(text.replace("pause_first=2 ", "pause_first=0 "))
     process("start")
-    until(lambda: process("state") == "failed 3")
+    # Exit code, restarts, and the window: four times the start-timeout of the kind and the pause.
+    until(lambda: process("state") == "failed 3 3 2408")
     assert process.log().count("exited with 3") == 4
     process("start")
-    until(lambda: process("state") == "failed 3")
+    until(lambda: process("state") == "failed 3 3 2408")
     assert process.log().count("exited with 3") == 8
     process("stop")
     assert process("state") == "stopped"

@@ -60,17 +60,22 @@ def _undouble(value: object) -> object:
 
 @needs_compose
 @pytest.mark.parametrize(
-    "case", [name for name in render_cases.NAMES if name in ("spark", "workstation")]
+    "case",
+    [name for name in render_cases.NAMES if name in ("engines", "lab", "spark", "workstation")],
 )
 def test_compose_accepts_every_project(case: str, tmp_path: Path) -> None:
     release = render_cases.render_case(case)
     services = _config(release, tmp_path)
     assert services.keys() == {unit.service for unit in release.units.values()}
-    for service in services.values():
-        assert service["read_only"] is True
+    for name, service in services.items():
+        assert service.get("read_only", False) is (name != "tgi")  # see services/tgi.yaml
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
-        assert service["ports"][0]["host_ip"] in ("127.0.0.1", "::1")  # type: ignore[index]
+        if service.get("network_mode") == "host":
+            assert "ports" not in service
+            continue
+        for port in service["ports"]:  # type: ignore[attr-defined]
+            assert port["host_ip"] in ("127.0.0.1", "::1")
 
 
 @needs_compose
@@ -107,9 +112,11 @@ def _units(release: Release, folder: Path) -> list[Path]:
 
 
 @needs_systemd
-@pytest.mark.parametrize("nasty", [False, True])
-def test_systemd_accepts_every_unit(nasty: bool, tmp_path: Path) -> None:
-    fleet = render_cases.fleet("native")
+@pytest.mark.parametrize(
+    ("case", "nasty", "count"), [("native", False, 2), ("native", True, 2), ("notebooks", False, 4)]
+)
+def test_systemd_accepts_every_unit(case: str, nasty: bool, count: int, tmp_path: Path) -> None:
+    fleet = render_cases.fleet(case)
     if nasty:
         printable = [text for text in NASTY if not any(char in text for char in "\x01\x85\r")]
         fleet = render_cases.with_service(
@@ -119,8 +126,8 @@ def test_systemd_accepts_every_unit(nasty: bool, tmp_path: Path) -> None:
             env={f"V{index}": text for index, text in enumerate(printable)},
             options={f"o{index}": text for index, text in enumerate(NASTY)},
         )
-    units = _units(render_cases.render_fleet(fleet, "case-native"), tmp_path)
-    assert len(units) == 2
+    units = _units(render_cases.render_fleet(fleet, f"case-{case}"), tmp_path)
+    assert len(units) == count
     for unit in units:
         verify = subprocess.run(
             ["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False

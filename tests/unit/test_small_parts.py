@@ -12,15 +12,17 @@ from inferfleet.doctor import check_machine
 from inferfleet.errors import FleetError
 from inferfleet.events import Event
 from inferfleet.generations import read_generation, read_history
+from inferfleet.health.ask import token_request
 from inferfleet.host import Result
 from inferfleet.hosts.local import LocalHost
 from inferfleet.manifest import dump_manifest
 from inferfleet.observed import parse_observed
 from inferfleet.parallel import on_each
 from inferfleet.plan import Goal, down_plan, make_plan
-from inferfleet.ready import check, last_logs, token_request
+from inferfleet.ready import check
 from inferfleet.session import Session
 from inferfleet.show import Reporter, hidden, mib, output, say
+from inferfleet.states import last_logs
 from inferfleet.undo import way_back
 
 

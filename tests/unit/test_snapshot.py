@@ -71,7 +71,7 @@ def test_neither_pydantic_nor_jinja_is_needed_then(overlay: Path) -> None:
         "import sys; from inferfleet.paths import find_roots; import inferfleet.session\n"
         "from inferfleet.snapshot import Snapshot\n"
         "Snapshot(find_roots(sys.argv[1])).briefs(['m1'])\n"
-        "print(sorted({'pydantic', 'jinja2', 'yaml'} & sys.modules.keys()))"
+        "print(sorted({'pydantic', 'jinja2', 'yaml', 'inferfleet.capacity'} & sys.modules.keys()))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(overlay)], capture_output=True, text=True, check=True
