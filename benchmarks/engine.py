@@ -157,6 +157,12 @@ def burst(url: str, model: str) -> Sample:
     return Sample(seconds, 0.0, 0)
 
 
+def awake(url: str, model: str) -> Sample:
+    """The second of two bursts: what slept while the other server worked wakes in the first."""
+    burst(url, model)
+    return burst(url, model)
+
+
 def _complete(url: str, body: bytes) -> int:
     request = urllib.request.Request(
         f"{url}/v1/completions", body, {"Content-Type": "application/json"}
@@ -195,9 +201,8 @@ def measure(rounds: int) -> tuple[list[Figure], dict[str, Any]]:
             pair(Path(folder)) as (ours, hand),
         ):
             urls: Mapping[str, str] = {"inferbase": ours, "by hand": hand}
-            for url in urls.values():  # caches and thread pools warm up
-                burst(url, model)
-            actions = {who: partial(burst, url, model) for who, url in urls.items()}
+            actions = {who: partial(awake, url, model) for who, url in urls.items()}
+            in_turns(actions, 1)  # caches and thread pools warm up
             samples = in_turns(actions, rounds)
         ratio = median_ratio(samples["inferbase"], samples["by hand"])
         figures.append(

@@ -98,15 +98,19 @@ def try_lines(brief: Brief) -> list[str]:
     lines = []
     for found in endpoints(brief):
         lines.append(f"{found.service}: {found.base_url}  model {found.model or '-'}")
-        if found.api == "openai" and found.model is not None:
-            body = (
-                f'{{"model": "{found.model}", "messages": '
-                '[{"role": "user", "content": "What is the capital of France?"}]}'
-            )
-            lines.append(
-                f"  try:  curl {found.base_url}/chat/completions "
-                f"-H 'Content-Type: application/json' -d '{body}'"
-            )
+        if found.api == "openai":
+            lines.append(f"  try:  {_curl(found.base_url, found.model)}")
     host = "" if brief.name == "local" else f" --host {brief.name}"
     lines.append(f"  stop: invoke down{host}")
     return lines
+
+
+def _curl(base_url: str, model: str | None) -> str:
+    """A question to the model, or which models there are where no name is known."""
+    if model is None:
+        return f"curl {base_url}/models"
+    body = (
+        f'{{"model": "{model}", "messages": '
+        '[{"role": "user", "content": "What is the capital of France?"}]}'
+    )
+    return f"curl {base_url}/chat/completions -H 'Content-Type: application/json' -d '{body}'"

@@ -46,7 +46,7 @@ def test_an_engine_that_hangs_behind_a_good_health_url(place: Place) -> None:
     assert row["running"] >= 2
     assert row["tokens_per_second"] > 0
 
-    place.machine.check("pkill -STOP -f VLLM::EngineCore")
+    place.machine.check("pkill -STOP -f 'VLLM::Engine[C]ore'")
     assert place.ask("/health", key="")[0] == 200
     rc, row, _ = health(place)
     assert (rc, row["verdict"]) == (3, "stuck"), row

@@ -27,7 +27,7 @@ def test_exit_codes_of_the_main_verbs(empty: FleetBox) -> None:
     up = box.invoke("up", *AT)
     assert up.returncode == 0, up.stderr
     assert "changed" in up.stdout
-    assert f"curl http://127.0.0.1:{box.port}/v1/chat/completions" in up.stderr
+    assert f"curl http://127.0.0.1:{box.port}/v1/models" in up.stderr
     same = box.invoke("plan", *AT)
     assert same.returncode == 0
     assert "nothing to change" in same.stdout

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from tools import needs
 
-from benchmarks import fanout, hostprep, local, rendering, startup
+from benchmarks import engine, fanout, hostprep, local, rendering, startup
 from benchmarks.figures import Figure, table
 from benchmarks.measure import BenchmarkError, Sample, in_turns, median_ratio, run
 from benchmarks.servers import SSHD, farm
@@ -70,6 +73,37 @@ def test_local_has_a_valid_machine_of_its_own(tmp_path: Path) -> None:
     assert machine.root == str(made.root)
     shipped = fleet.machines["local"].services["smollm2"]
     assert machine.services[local.SERVICE].model == shipped.model
+
+
+class Completions(BaseHTTPRequestHandler):
+    """Generates two tokens fewer than asked for when the model is called lazy."""
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        count = body["max_tokens"] - 2 * (body["model"] == "lazy")
+        data = json.dumps({"usage": {"completion_tokens": count}}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_the_engines_are_asked_for_the_same_tokens(tmp_path: Path) -> None:
+    made = engine.Fleet(tmp_path, runtime="process")
+    fleet = load_fleet(Roots(REPOSITORY, tmp_path / "overlay"))
+    assert fleet.machines[engine.NAME].services[engine.SERVICE].port == made.port
+    with ThreadingHTTPServer(("127.0.0.1", 0), Completions) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        assert engine.burst(url, "good").seconds > 0
+        with pytest.raises(BenchmarkError, match="not 32 each"):
+            engine.burst(url, "lazy")
+        server.shutdown()
+    with pytest.raises(BenchmarkError, match="does not complete"):
+        engine.burst(url, "good")
 
 
 def test_a_command_that_fails_is_told_with_what_it_said(tmp_path: Path) -> None:
