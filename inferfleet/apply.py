@@ -125,7 +125,10 @@ def apply(
         talk.finish(FINISH_SECONDS)
         return Outcome(plan.machine, changed=True, ready=tuple(ready))
     failed = failed or (waiting[0].service if waiting else "")
-    logs = last_logs(host, release.root, failed, sudo, SEARCHED_LINES) if failed else []
+    logs = []
+    # Where Compose made no container, the log is that of the one before.
+    if failed and (started == "yes" or release.units[failed].runtime != "compose"):
+        logs = last_logs(host, release.root, failed, sudo, SEARCHED_LINES)
     # What a tool or an engine's interface said on the way belongs to its words, too.
     words = [*transaction.logs, *failure.splitlines(), *latest(logs)]
     cause = find_cause(words, release.failures.get(failed, ()))
