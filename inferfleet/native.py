@@ -86,9 +86,7 @@ def systemd(
     }
 
 
-def process(
-    view: Resolved, python: str | None, embedded: str, secrets: bool
-) -> dict[str, Any]:
+def process(view: Resolved, python: str | None, embedded: str, secrets: bool) -> dict[str, Any]:
     """The supervised process of a view.
 
     python: the interpreter for an embedded engine; secrets: it has a file with some.

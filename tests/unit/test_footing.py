@@ -174,7 +174,7 @@ services:
   locked:
     {kind: llama-cpp, model: https://example.org/m.gguf, port: 8001, program: /opt/engine,
      options: {load-mode: mmap+mlock}}
-  plain: {kind: llama-cpp, model: /mnt/nvmes/m.gguf, port: 8002, program: /mnt/other/engine}
+  plain: {kind: llama-cpp, model: /mnt/nvmes/n.gguf, port: 8002, program: /mnt/other/engine}
 """
 REPOSITORY = Path(__file__).parents[2]
 
