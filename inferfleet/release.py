@@ -32,8 +32,9 @@ class File:
 class Counters:
     """What an engine counts itself, as Prometheus text at a path of its port.
 
-    tokens: counter of generated tokens, None when there is none. progress: more counters that
-    grow while it works. running: gauges of the requests that it works on or has queued.
+    tokens: counter of generated tokens, None when there is none. progress: figures that change
+    while it works on a request, not only at its end. running: gauges of the requests that it
+    works on or has queued.
     """
 
     path: str
@@ -52,7 +53,7 @@ class Probe:
     that holds the API key, None when the service wants none.
     timeout: seconds from start to ready before the start counts as failed. deadline: seconds in
     which a service that was ready has to generate one token. page: another path that must answer
-    2xx, asked with the key.
+    2xx, asked with the key. health_timeout: seconds that its health URL may take, if it says so.
     """
 
     health: str
@@ -64,6 +65,7 @@ class Probe:
     deadline: int = 30
     page: str | None = None
     counters: Counters | None = None
+    health_timeout: int = 0
 
 
 @dataclass(frozen=True)

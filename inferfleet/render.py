@@ -229,6 +229,7 @@ class _Rendering:
                 timeout=stanza.start_timeout(view),
                 deadline=_deadline(view),
                 counters=_counters(kind),
+                health_timeout=_health_timeout(kind),
             )
         return Unit(
             service=view.name,
@@ -263,6 +264,12 @@ def _deadline(view: Resolved) -> int:
     assert view.kind.health is not None
     own = view.service.health
     return own.deadline if own and own.deadline else view.kind.health.deadline
+
+
+def _health_timeout(kind: Kind) -> int:
+    """What the container's own check gives the health URL, in seconds."""
+    check = kind.compose.healthcheck if kind.compose else None
+    return check.timeout if check else 0
 
 
 def _counters(kind: Kind) -> Counters | None:

@@ -137,6 +137,8 @@ def resolve(fleet: Fleet, machine: Machine, name: str, root: str, models: str) -
         | {volume.target for volume in service.volumes},
     )
     options = placed(merge_options(kind.options.defaults, service.options), kind, inside)
+    gpus = service_gpus(fleet, machine, service)
+    shared_memory = _shared_memory(fleet, machine)
     return Resolved(
         name=name,
         project=project_name(root),
@@ -147,18 +149,18 @@ def resolve(fleet: Fleet, machine: Machine, name: str, root: str, models: str) -
         runtime=runtime,
         bind=service_bind(machine, service),
         port=service.port or kind.default_port,
-        gpus=service_gpus(fleet, machine, service),
+        gpus=gpus,
         need=need,
         served_name=_served_name(need) if service.served_name is None else service.served_name,
         secrets=secrets,
         key=_key(kind, secrets),
         options=tuple(flags(options, kind.options)),
-        shared_memory=_shared_memory(fleet, machine),
+        shared_memory=shared_memory,
         restart=policy(
             service.restart,
             machine.restart,
             service.start_timeout or kind.start_timeout,
-            _shared_memory(fleet, machine),
+            shared_memory and gpus != "none",
             service.autostart,
         ),
         inside=inside,

@@ -10,8 +10,10 @@ loads for five minutes before it fails would never make four starts in ten minut
 Docker's bounded policy (on-failure:N) counts from the container's start and forgets nothing but at
 a reboot, and takes exit 0 for an end that was wanted, before a reboot, too; its other policy,
 unless-stopped, has no bound, only a pause that doubles up to a minute. The bounded one is for
-machines with shared memory and for services that ask for it; elsewhere a crash loop costs a start
-a minute at most, and a service that fails once a month must not be given up after three months.
+engines on the GPU of a machine with shared memory and for services that ask for it. All others
+must come back after a clean reboot, a gateway or an exporter that ends with 0 above all; their
+crash loop costs a start a minute at most, and a service that fails once a month must not be given
+up after three months.
 A container that has used up its restarts stays stopped over reboots and lost power (seen with
 Docker 20.10): no machine is drawn into the same crash by its own start.
 """
@@ -55,19 +57,22 @@ def policy(
     service: Restart | None,
     machine: Restart | None,
     start_timeout: int,
-    shared_memory: bool,
+    takes_shared_memory: bool,
     autostart: bool,
 ) -> Policy:
-    """What holds for one service: its own words, the machine's, the defaults, key by key."""
+    """What holds for one service: its own words, the machine's, the defaults, key by key.
+
+    takes_shared_memory: it uses a GPU whose memory is the machine's.
+    """
     own = [keys for keys in (service, machine) if keys is not None]
     asked = next((keys.max for keys in own if keys.max is not None), None)
     pause = next((keys.backoff for keys in own if keys.backoff), None)
     window = next((keys.window for keys in own if keys.window), None)
     most = MAX if asked is None else asked
-    backoff = pause or (SHARED_BACKOFF if shared_memory else BACKOFF)
+    backoff = pause or (SHARED_BACKOFF if takes_shared_memory else BACKOFF)
     return Policy(
         max=most,
         window=window or max(WINDOW, (most + 1) * (start_timeout + backoff)),
         backoff=backoff,
-        bounded=asked is not None or shared_memory or not autostart,
+        bounded=asked is not None or takes_shared_memory or not autostart,
     )

@@ -40,12 +40,16 @@ class Reply:
 
 @dataclass(frozen=True)
 class Sample:
-    """An engine's own counters at one moment, time.monotonic() in at; None: it has no such one."""
+    """An engine's own counters at one moment, time.monotonic() in at; None: it has no such one.
+
+    meanwhile: one of them changes while a request is worked on, not only when it ends.
+    """
 
     at: float
     tokens: float | None
     progress: float
     running: float | None
+    meanwhile: bool = True
 
 
 @contextmanager
@@ -83,7 +87,7 @@ def ask_health(client: httpx.Client, probe: Probe) -> Reply:
 
     began = time.monotonic()
     try:
-        answer = client.get(probe.health, timeout=HEALTH_SECONDS)
+        answer = client.get(probe.health, timeout=max(HEALTH_SECONDS, probe.health_timeout))
     except httpx.TimeoutException as error:
         return Reply("silent", f"no answer ({type(error).__name__})", time.monotonic() - began)
     except httpx.HTTPError as error:
@@ -139,15 +143,19 @@ def _generated(path: str, body: Any) -> Reply:
     return Reply("error", f"{path} answered without a generated token")
 
 
-def scrape(client: httpx.Client, counters: Counters) -> Sample | None:
-    """The engine's counters now; None when it does not tell them."""
+def scrape(client: httpx.Client, counters: Counters | None) -> tuple[Sample | None, bool]:
+    """The engine's counters now, None when it does not tell them; and whether time ran out."""
     import httpx
 
+    if counters is None:
+        return None, False
     try:
         answer = client.get(counters.path, timeout=SCRAPE_SECONDS)
-    except httpx.HTTPError:
-        return None
-    return read_sample(answer.text, counters, time.monotonic()) if answer.is_success else None
+    except httpx.HTTPError as error:
+        return None, isinstance(error, httpx.TimeoutException)
+    if not answer.is_success:
+        return None, False
+    return read_sample(answer.text, counters, time.monotonic()), False
 
 
 def read_sample(text: str, counters: Counters, at: float) -> Sample | None:
@@ -165,7 +173,8 @@ def read_sample(text: str, counters: Counters, at: float) -> Sample | None:
             except ValueError:
                 continue
     running = [values[name] for name in counters.running if name in values]
-    grows = [name for name in (counters.tokens, *counters.progress) if name in values]
+    names = dict.fromkeys((counters.tokens, *counters.progress))
+    grows = [name for name in names if name in values]
     if not grows:
         return None
     return Sample(
@@ -173,4 +182,5 @@ def read_sample(text: str, counters: Counters, at: float) -> Sample | None:
         tokens=values.get(counters.tokens) if counters.tokens else None,
         progress=sum(values[name] for name in grows if name),
         running=sum(running) if running else None,
+        meanwhile=any(name in values for name in counters.progress),
     )

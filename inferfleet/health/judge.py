@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from inferfleet.health.ask import Reply, Sample
 from inferfleet.observed import UnitState
@@ -18,7 +18,8 @@ class Evidence:
 
     state: what keeps it running says; None: nothing is there. start_timeout: seconds in which it
     may load. health and token: replies, None where it was not asked. before and after: its
-    counters on both sides of the request for a token. deadline: what that request was given.
+    counters on both sides of the request for a token; late: they did not answer in time. deadline:
+    what that request was given.
     """
 
     state: UnitState | None
@@ -28,6 +29,15 @@ class Evidence:
     before: Sample | None = None
     after: Sample | None = None
     deadline: float = 30.0
+    late: bool = False
+
+    @property
+    def young(self) -> bool:
+        """It may still be loading."""
+        since = age(self.state)
+        if since is None:
+            return self.state is not None and self.state.state == "starting"
+        return since < self.start_timeout
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,7 @@ class Finding:
 
     seconds: what the token took, or the time after which nobody waited any more.
     tokens_per_second: between the two scrapes, our own token not counted. running: requests.
+    silent: unreachable because it did not answer in time, which an engine at work may do, too.
     """
 
     verdict: str
@@ -43,6 +54,7 @@ class Finding:
     seconds: float | None = None
     tokens_per_second: float | None = None
     running: int | None = None
+    silent: bool = False
 
     @property
     def good(self) -> bool:
@@ -61,7 +73,8 @@ def judge(found: Evidence) -> Finding:
     health, token = found.health, found.token
     if health is None:
         return Finding("healthy", "has no port to ask")
-    if not health.ok:
+    # A health URL that asks the engine waits like any request; what came of a token tells more.
+    if not health.ok and not (health.outcome == "silent" and token is not None):
         return _not_up(found, health)
     if token is None or token.ok:
         return _finding(found, "healthy", token.detail if token else "healthy")
@@ -91,9 +104,7 @@ def rate(before: Sample | None, after: Sample | None, own: int) -> float | None:
 
 
 def _not_up(found: Evidence, health: Reply) -> Finding:
-    since = age(found.state)
-    starting = found.state is not None and found.state.state == "starting"
-    young = starting if since is None else since < found.start_timeout
+    since, young = age(found.state), found.young
     budget = f"{_span(since)} of its start-timeout of {_span(found.start_timeout)}"
     if health.outcome == "loading":
         late = "" if young or since is None else f", after {budget}"
@@ -101,26 +112,41 @@ def _not_up(found: Evidence, health: Reply) -> Finding:
     if young:
         return Finding("loading", f"{health.detail}, after {budget}", health.seconds)
     if health.outcome == "silent":
-        return Finding("stuck", f"runs and listens, but {health.detail}", health.seconds)
+        words = f"runs and listens, but {health.detail}"
+        return Finding("unreachable", words, health.seconds, silent=True)
     return Finding("dead", f"runs, but {health.detail}", health.seconds)
 
 
 def _no_token(found: Evidence) -> Finding:
+    """Busy and stuck are proven by counters that were read twice; all else is silence."""
     waited = f"no token within {_span(int(found.deadline))}"
-    if found.before is None and found.after is None:
-        return _finding(found, "stuck", f"{waited}, and no counters that show it at work")
-    if found.before is None or found.after is None:
-        return _finding(found, "stuck", f"{waited}, and its counters do not answer any more")
-    count = found.after.running
+    before, after = found.before, found.after
+    if before is None or after is None:
+        why = "and its counters do not answer any more"
+        if found.late:
+            why = "and its counters did not answer in time"
+        elif before is None and after is None:
+            why = "and no counters that show it at work"
+        return _silent(found, f"{waited}, {why}")
+    count = after.running
     requests = "" if count is None else f" of {count:.0f} request{'s' if count != 1 else ''}"
     if _advanced(found):
         return _finding(found, "busy", f"{waited}, but it works on the tokens{requests}")
+    if not after.meanwhile:
+        return _silent(found, f"{waited}, and counters that move only when a request ends")
+    if not count:
+        return _silent(found, f"{waited}, and no counter that tells of a request under way")
     return _finding(found, "stuck", f"{waited}, and none{requests} has advanced")
 
 
+def _silent(found: Evidence, detail: str) -> Finding:
+    return replace(_finding(found, "unreachable", detail), silent=True)
+
+
 def _advanced(found: Evidence) -> bool:
+    """Any change counts: gauges fall, too, and one that was started again is not stuck."""
     before, after = found.before, found.after
-    return before is not None and after is not None and after.progress > before.progress
+    return before is not None and after is not None and after.progress != before.progress
 
 
 def _finding(found: Evidence, verdict: str, detail: str) -> Finding:

@@ -18,6 +18,7 @@ from inferfleet.health.ask import (
     ask_token,
     connect,
     scrape,
+    token_request,
 )
 from inferfleet.health.judge import Evidence, Finding, judge, rate
 from inferfleet.observed import UnitState
@@ -93,6 +94,12 @@ class Examiner:
         if found.verdict == "stuck":
             again = f"`invoke restart --service {unit.service}` ends that, or `health --restart`"
             return replace(look, hint=again)
+        if found.silent:
+            return replace(
+                look,
+                hint="it may be at work for others: look again; `health --restart` looks twice "
+                "and starts it again when it is silent both times",
+            )
         return look
 
     def _examine(self, unit: Unit, state: UnitState | None) -> Finding:
@@ -107,21 +114,21 @@ class Examiner:
         ip, port = reachable(unit.address[0]), unit.address[1]
         with host.forward(port, address=ip) as local, connect(f"{HERE}:{local}", key) as client:
             health = ask_health(client, probe)
-            if not health.ok:
+            slow = health.outcome == "silent" and token_request(probe) and not evidence.young
+            if not health.ok and not slow:
                 return judge(replace(evidence, health=health))
-            counters = probe.counters
-            before = scrape(client, counters) if counters else None
+            before, late = scrape(client, probe.counters)
             token = _token(f"{HERE}:{local}", probe, key)
             # Where no token came, the request is still there, and the engine counts it.
-            after = scrape(client, counters) if counters else None
+            after, later = scrape(client, probe.counters)
             quick = before and after and after.at - before.at < SAMPLED_SECONDS
             if quick and after and after.running:
                 time.sleep(SAMPLED_SECONDS)
-                after = scrape(client, counters) if counters else None
+                after, later = scrape(client, probe.counters)
         found = judge(
             replace(
                 evidence, health=health, token=token, before=before, after=after,
-                deadline=probe.deadline,
+                deadline=probe.deadline, late=late or later,
             )
         )  # fmt: skip
         return self._since_last(unit.service, found, after, own=1 if token.ok else 0)

@@ -1,4 +1,4 @@
-"""Restarting what is stuck, at most so often that a machine is never worn out by it."""
+"""Restarting what hangs, at most so often that a machine is never worn out by it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def revive(session: Session, service: str, most: int) -> tuple[bool, str]:
         record, _, rest = line.partition("\t")
         match record:
             case "restarted":
-                return True, f"was stuck and has been restarted ({rest} of {most} in an hour)"
+                return True, f"has been restarted ({rest} of {most} in an hour)"
             case "given-up":
                 return False, (
                     f"gave up after {rest} restarts in an hour: look at `invoke logs --service "

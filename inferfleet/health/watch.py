@@ -31,7 +31,7 @@ class Wanted:
     """What was asked for on the command line; times in seconds.
 
     wait: how long to go on until all is good. interval, span: of a watch; span 0 has no end.
-    most: restarts of a stuck service in an hour, 0: none.
+    most: restarts in an hour of a service that is stuck or silent, 0: none.
     """
 
     wait: float = 0.0
@@ -59,7 +59,10 @@ class Ward:
             if name not in self._examiners:
                 session = self._run.session(name, lenient=True)
                 self._examiners[name] = Examiner(session, self._run.services[name])
+            began = time.monotonic()
             looks = self._examiners[name].round(only)
+            if self._most:
+                looks = self._looked_again(self._examiners[name], looks, began)
         except FleetError as error:
             if error.code == USAGE:
                 raise
@@ -69,16 +72,28 @@ class Ward:
             return unreachable(name, [u for u in chosen if not only or u.service in only], error)
         return [self._revived(look) for look in looks] if self._most else looks
 
+    def _looked_again(self, examiner: Examiner, looks: list[Look], began: float) -> list[Look]:
+        """Silence is no proof: what did not answer gets its deadline a second time."""
+        silent = frozenset(look.service for look in looks if look.finding.silent)
+        if not silent:
+            return looks
+        probes = [unit.probe for unit in examiner.units if unit.service in silent]
+        deadline = max((probe.deadline for probe in probes if probe), default=0)
+        time.sleep(max(began + deadline - time.monotonic(), 0.0))
+        again = {look.service: look for look in examiner.round(silent)}
+        return [again.get(look.service, look) for look in looks]
+
     def _revived(self, look: Look) -> Look:
-        """A service that is stuck is restarted; its verdict stays what was found."""
-        if look.finding.verdict != "stuck":
+        """What is stuck, or was silent twice, is restarted; its verdict stays what was found."""
+        if look.finding.verdict != "stuck" and not look.finding.silent:
             return look
         session = self._examiners[look.machine].session
         try:
             _, words = revive(session, look.service, self._most)
         except FleetError as error:
             words = error.what
-        finding = replace(look.finding, detail=f"{look.finding.detail}; {words}")
+        twice = " at a second look" if look.finding.silent else ""
+        finding = replace(look.finding, detail=f"{look.finding.detail}{twice}; {words}")
         return replace(look, finding=finding, hint="")
 
     def _forget(self, name: str) -> None:

@@ -120,9 +120,14 @@ class Metrics(Model):
     port: Name | None = Field(
         default=None, description="Name of the extra port that has them, if not the main one."
     )
-    tokens: Text | None = Field(default=None, description="Counter of generated tokens.")
+    tokens: Text | None = Field(
+        default=None,
+        description="Counter of generated tokens, also one that counts them when a request ends.",
+    )
     progress: list[Text] = Field(
-        default=[], description="More counters that grow whenever the engine works on a request."
+        default=[],
+        description="Figures that change while the engine works on a request, not only when one "
+        "begins or ends; without any, nothing is called stuck.",
     )
     running: list[Text] = Field(
         default=[], description="Gauges of the requests that it works on or has queued."

@@ -112,7 +112,7 @@ class Restart(Model):
     max: Annotated[int, Field(ge=0, le=100)] | None = Field(
         default=None,
         description="How often, before it stays stopped; default 3. Containers without this key "
-        "are restarted by Docker without a bound where CPU and GPU have memories of their own.",
+        "are restarted by Docker without a bound, but those on a GPU that shares the CPU's memory.",
     )
     window: Duration | None = Field(
         default=None,
@@ -121,8 +121,9 @@ class Restart(Model):
     )
     backoff: Duration | None = Field(
         default=None,
-        description="Pause before a restart; the process runtime doubles it each time. Default "
-        "2s, 60s where CPU and GPU share one memory. Docker has its own, from 0.1s up to 1m.",
+        description="Pause before a restart; the process runtime doubles it for each restart "
+        "within the window. Default 2s, 60s on a GPU that shares the CPU's memory. Docker has its "
+        "own, from 0.1s up to 1m.",
     )
 
 

@@ -51,7 +51,7 @@ def status(
         "watch": "look again and again; print what changes",
         "interval": "pause between two looks of a watch; default 10s",
         "for": "end a watch after this long, such as 5m; default: until interrupted",
-        "restart": "restart services that are stuck, within the bound of --at-most",
+        "restart": "restart what is stuck or silent twice, within the bound of --at-most",
         "at-most": "restarts of one service in an hour, counted on its machine; default 3",
     }
 )

@@ -44,7 +44,7 @@ def health(place: Place, *words: str) -> tuple[int, dict[str, Any]]:
     return done.rc, row
 
 
-def test_an_engine_at_work_is_busy_and_one_that_hangs_is_stuck(place: Place) -> None:
+def test_an_engine_at_work_is_busy_and_one_that_hangs_is_restarted(place: Place) -> None:
     """One slot, three stories in the queue: our token waits, and llama.cpp's counters tell why."""
     place.write(
         options={"parallel": 1},
@@ -81,7 +81,9 @@ def test_an_engine_at_work_is_busy_and_one_that_hangs_is_stuck(place: Place) -> 
 
     signal(place, "STOP")
     seen = run("health", "--wait", "20s")  # within its start-timeout it might still be loading
-    assert (seen.rc, seen.data[0]["verdict"]) == (3, "stuck"), seen
+    # Its counters stand still with it, which alone proves nothing.
+    assert (seen.rc, seen.data[0]["verdict"]) == (3, "unreachable"), seen
+    assert "did not answer in time" in seen.data[0]["detail"], seen
     assert "canary" not in seen.out + seen.err
     before = inspect(place.machine, place.container)["State"]["StartedAt"]
     again = run("health", "--restart", "--at-most", "1", "--wait", "60s")

@@ -2,7 +2,8 @@
 
 Arguments are flags with values: --host, --port, --mood FILE. Moods: good, busy (takes requests
 and never answers them, but its counters grow), stuck (the same with counters that stand still),
-mute (its counters do not answer either), loading (503), broken (500), shy (429), dead (ends).
+mute (its counters do not answer either), mute-once (until the next request, then good), loading
+(503), broken (500), shy (429), dead (ends).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(503 if mood() == "loading" else 200, "{}")
         elif TOKEN and self.headers.get("Authorization") != f"Bearer {TOKEN}":
             self.answer(401, "{}")
-        elif mood() == "mute":
+        elif mood() in {"mute", "mute-once"}:
             self.hang()
         else:
             with lock:
@@ -42,7 +43,9 @@ class Handler(BaseHTTPRequestHandler):
         global tokens, running
         self.rfile.read(int(self.headers["Content-Length"]))
         now = mood()
-        if now in {"busy", "stuck", "mute"}:
+        if now == "mute-once":
+            Path(FLAGS["--mood"]).write_text("good")
+        if now in {"busy", "stuck", "mute", "mute-once"}:
             running += 1
             self.hang()
             running -= 1

@@ -1,4 +1,4 @@
-"""Services that generate no tokens: a page behind the key, an embedding."""
+"""Services that generate no tokens: a page behind the key, an embedding; how long is waited."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
+import httpx
 import pytest
 
+from inferfleet.health.ask import ask_health, scrape
 from inferfleet.ready import check
-from inferfleet.release import Probe, Unit
+from inferfleet.release import Counters, Probe, Unit
 from inferfleet.secrets import Secret
 
 KEY = "sesame"
@@ -75,3 +77,42 @@ def test_stages(asked: Unit, key: str | None, stage: str, words: str) -> None:
         found = check(url, asked, Secret(key) if key else None, 5.0)
     assert found.stage == stage
     assert words in found.detail
+
+
+@pytest.mark.parametrize(("own", "seconds"), [(0, 5), (3, 5), (10, 10)])
+def test_a_health_url_gets_the_time_of_its_kind(own: int, seconds: float) -> None:
+    waited = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        waited.append(request.extensions["timeout"]["read"])
+        raise httpx.ReadTimeout("late")
+
+    probe = Probe("/health", (503,), "http", None, None, 60, health_timeout=own)
+    with httpx.Client(base_url="http://x", transport=httpx.MockTransport(answer)) as client:
+        assert ask_health(client, probe).outcome == "silent"
+    assert waited == [seconds]
+
+
+@pytest.mark.parametrize(
+    ("answer", "there", "late"),
+    [
+        (httpx.Response(200, text="n 1"), True, False),
+        (httpx.Response(200, text="other 1"), False, False),
+        (httpx.Response(404), False, False),
+        (httpx.ConnectError("refused"), False, False),
+        (httpx.ReadTimeout("late"), False, True),
+    ],
+    ids=["there", "others", "none", "closed", "late"],
+)
+def test_late_counters_are_not_absent_ones(
+    answer: httpx.Response | Exception, there: bool, late: bool
+) -> None:
+    def reply(request: httpx.Request) -> httpx.Response:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    with httpx.Client(base_url="http://x", transport=httpx.MockTransport(reply)) as client:
+        sample, timed_out = scrape(client, Counters("/metrics", progress=("n",)))
+        assert scrape(client, None) == (None, False)
+    assert (sample is not None, timed_out) == (there, late)

@@ -16,15 +16,17 @@ from inferfleet.load import load_fleet
 from inferfleet.observed import UnitState
 from inferfleet.paths import find_roots
 from inferfleet.release import Counters
+from inferfleet.resolve import resolve
 from inferfleet.restarts import policy
 from inferfleet.schema.fleet import Fleet
-from inferfleet.schema.machine import Restart
+from inferfleet.schema.machine import Machine, Restart
 from inferfleet.states import age
 
 OLD = UnitState("running", "Up 3 hours (healthy)")
 YOUNG = UnitState("running", "pid 7, up 12 s, restarts 0")
 UP = Reply("ok", "/health answers 200", 0.01)
 TOKEN = Reply("ok", "generated a token", 0.2)
+SILENT = Reply("silent", "no answer")
 LATE = Reply("silent", "healthy, but no answer to a request (ReadTimeout)", 30.0)
 
 
@@ -57,7 +59,20 @@ VERDICTS: list[tuple[str, dict[str, Any], str, str]] = [
     ),
     ("closed, old", {"health": Reply("closed", "no answer")}, "dead", "runs, but no answer"),
     ("silent, young", {"state": YOUNG, "health": Reply("silent", "no answer")}, "loading", ""),
-    ("silent, old", {"health": Reply("silent", "no answer")}, "stuck", "runs and listens"),
+    ("silent, old", {"health": SILENT}, "unreachable", "runs and listens"),
+    ("silent, a token", {"health": SILENT, "token": TOKEN}, "healthy", "generated a token"),
+    (
+        "silent at work",
+        {"health": SILENT, "token": LATE, "before": sample(0, 5, 5), "after": sample(30, 5, 9)},
+        "busy",
+        "works on the tokens",
+    ),
+    (
+        "silent and stuck",
+        {"health": SILENT, "token": LATE, "before": sample(0, 5, 5), "after": sample(30, 5, 5)},
+        "stuck",
+        "none of 1 request has advanced",
+    ),
     ("engine died", {"health": Reply("error", "/health answers 500")}, "dead", "500"),
     (
         "key", {"health": UP, "token": Reply("denied", "/v1 answers 401")}, "unreachable", "our key"
@@ -74,10 +89,41 @@ VERDICTS: list[tuple[str, dict[str, Any], str, str]] = [
         "busy",
         "full",
     ),
-    ("no counters", {"health": UP, "token": LATE}, "stuck", "no counters"),
+    ("no counters", {"health": UP, "token": LATE}, "unreachable", "no counters"),
     (
-        "counters gone", {"health": UP, "token": LATE, "before": sample(0, 5, 5)}, "stuck",
+        "counters late", {"health": UP, "token": LATE, "late": True}, "unreachable",
+        "its counters did not answer in time",
+    ),
+    (
+        "counters late once",
+        {"health": UP, "token": LATE, "before": sample(0, 5, 5), "late": True},
+        "unreachable",
+        "its counters did not answer in time",
+    ),
+    (
+        "counters gone", {"health": UP, "token": LATE, "before": sample(0, 5, 5)}, "unreachable",
         "do not answer any more",
+    ),
+    (
+        "counted at the end",
+        {
+            "health": UP, "token": LATE, "before": Sample(0, 5, 5, 3, meanwhile=False),
+            "after": Sample(30, 5, 5, 3, meanwhile=False),
+        },
+        "unreachable",
+        "move only when a request ends",
+    ),
+    (
+        "nothing under way",
+        {"health": UP, "token": LATE, "before": sample(0, 5, 5), "after": sample(30, 5, 5, 0)},
+        "unreachable",
+        "no counter that tells of a request under way",
+    ),
+    (
+        "a gauge fell",
+        {"health": UP, "token": LATE, "before": sample(0, 5, 5.5), "after": sample(30, 5, 5.25)},
+        "busy",
+        "works on the tokens",
     ),
     (
         "stuck",
@@ -106,6 +152,7 @@ def test_verdicts(found: dict[str, Any], verdict: str, words: str) -> None:
     result = judge(Evidence(**{"state": OLD, "start_timeout": 600, **found}))
     assert (result.verdict, words in result.detail) == (verdict, True), result
     assert result.good is (verdict in {"healthy", "busy"})
+    assert result.silent is (verdict == "unreachable" and "our key" not in words)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +184,9 @@ def test_counters_are_read_over_all_labels() -> None:
         "/metrics", "vllm:generation_tokens_total", ("vllm:prompt_tokens_total",),
         ("vllm:num_requests_running", "vllm:num_requests_waiting"),
     )  # fmt: skip
-    assert read_sample(text, names, 1.0) == Sample(1.0, 15.0, 15.0, 3.0)
+    assert read_sample(text, names, 1.0) == Sample(1.0, 15.0, 15.0, 3.0, meanwhile=False)
+    text += "vllm:prompt_tokens_total 7\n"
+    assert read_sample(text, names, 1.0) == Sample(1.0, 15.0, 22.0, 3.0, meanwhile=True)
     assert read_sample("other 1\n", names, 1.0) is None
 
 
@@ -185,6 +234,51 @@ def test_restart_policies(
     found = policy(Restart(**own), Restart(**machine), 600, shared, autostart)
     assert found.docker == docker
     assert (found.max, found.window, found.backoff) == numbers
+
+
+@pytest.mark.parametrize(
+    ("hardware", "service", "docker", "backoff"),
+    [
+        ("dgx-spark", {}, "on-failure:3", 60),
+        ("dgx-spark", {"gpus": "none"}, "unless-stopped", 2),
+        ("dgx-spark", {"gpus": []}, "unless-stopped", 2),
+        ("dgx-spark", {"gpus": "none", "restart": {"max": 2}}, "on-failure:2", 2),
+        ("dgx-spark", {"kind": "gateway"}, "unless-stopped", 2),
+        ("dgx-spark", {"kind": "node-exporter"}, "unless-stopped", 2),
+        ("dgx-spark", {"kind": "open-webui"}, "unless-stopped", 2),
+        ("cpu", {}, "unless-stopped", 2),
+    ],
+)
+def test_only_what_takes_shared_memory_is_bounded(
+    hardware: str, service: dict[str, Any], docker: str, backoff: int
+) -> None:
+    """What ends with 0 must be there again after a clean reboot."""
+    keys = {"kind": "llama-cpp", **service}
+    if keys["kind"] == "llama-cpp":
+        keys["model"] = "file:/m.gguf"
+    machine = Machine.model_validate({"hardware": hardware, "services": {"s": keys}})
+    found = resolve(fleet(), machine, "s", "/srv/x", "/srv/m").restart
+    assert (found.docker, found.backoff) == (docker, backoff)
+
+
+# kind -> the figure that tells an engine at work from one that hangs, while a request runs
+MEANWHILE = [
+    ("vllm", "vllm:kv_cache_usage_perc"),
+    ("llama-cpp", "llamacpp:n_decode_total"),
+    ("tgi", "tgi_batch_inference_count"),
+    ("sglang", "sglang:realtime_tokens_total"),
+]
+# Those that count a request when it comes or ends; no proof of either.
+AT_ITS_ENDS = {"tgi_request_count", "sglang:prompt_tokens_total", "sglang:generation_tokens_total"}
+
+
+@pytest.mark.parametrize(("kind", "figure"), MEANWHILE)
+def test_kinds_know_what_moves_meanwhile(kind: str, figure: str) -> None:
+    metrics = fleet().kinds[kind].metrics
+    assert metrics is not None
+    assert figure in metrics.progress
+    assert not AT_ITS_ENDS & set(metrics.progress)
+    assert metrics.running
 
 
 GGUF = "0.00.091.521 E llama_model_load: error loading model: tensor 'x' data is not within the "

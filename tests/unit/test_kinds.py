@@ -54,6 +54,15 @@ def test_shipped(name: str) -> None:
     assert set(kind.options.newer) <= (kind.options_known or frozenset())
 
 
+def test_a_health_url_that_asks_the_engine_gets_its_own_time() -> None:
+    """As much as the container's own check gives it."""
+    units = render_cases.render_case("engines").units.values()
+    seen = {unit.kind: unit.probe.health_timeout for unit in units if unit.probe}
+    assert {kind: seen[kind] for kind in ("sglang", "tgi", "vllm", "llama-cpp")} == {
+        "sglang": 10, "tgi": 10, "vllm": 5, "llama-cpp": 5,
+    }  # fmt: skip
+
+
 def test_runtimes() -> None:
     assert FLEET.kinds["llama-cpp"].runtimes == ("compose", "systemd", "process")
     assert FLEET.kinds["vllm"].runtimes == ("compose", "systemd")

@@ -169,6 +169,43 @@ def test_gives_up(make: Callable[..., Process], tmp_path: Path) -> None:
     assert process("state") == "stopped"
 
 
+@pytest.mark.parametrize(
+    ("step", "pauses", "ends"),
+    [
+        (0, "2 4 8", True),
+        (500, "2 4 8 8 8 8 8 8", False),
+        (43200, "2 2 2 2 2 2 2 2", False),
+    ],
+    ids=["at once", "some within the window", "once a day"],
+)
+def test_pauses_grow_within_the_window_only(
+    make: Callable[..., Process], tmp_path: Path, step: int, pauses: str, ends: bool
+) -> None:
+    """The clock goes on by `step` seconds at each look, two to an attempt; nobody waits."""
+    clock, bin_folder = tmp_path / "clock", tmp_path / "bin"
+    clock.write_text("1000000\n")
+    bin_folder.mkdir()
+    (bin_folder / "date").write_text(
+        f"#!/bin/sh\nread now <'{clock}'; echo $((now + {step})) | tee '{clock}'\n"
+    )
+    (bin_folder / "date").chmod(0o755)
+    process = make("exit 3", f"{bin_folder}:{os.environ['PATH']}")
+    text = process.run_file.read_text()
+    assert text.count('sleep "$delay" ') == 1
+    process.run_file.write_text(
+        text.replace('sleep "$delay" ', 'echo "pause $delay" >>"$state/log"; sleep 0 ')
+    )
+    process("start")
+    count = len(pauses.split())
+    until(lambda: process.log().count("pause ") >= count)
+    if ends:
+        until(lambda: process("state").startswith("failed 3 3 "))
+    process("stop")
+    seen = [line.split()[1] for line in process.log().splitlines() if line.startswith("pause ")]
+    assert seen[:count] == pauses.split()
+    assert (len(seen) == count) or not ends
+
+
 def test_stop_reaches_the_whole_group(make: Callable[..., Process]) -> None:
     process = make('sleep 1000 & (trap "" TERM; exec sleep 1001) & trap "exit 0" TERM; wait')
     process("start")
