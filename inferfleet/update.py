@@ -134,7 +134,12 @@ def _restart(found: Survey, done: _Done, listener: Listener) -> None:
     for want, brought in done.brought:
         if want not in touched or brought.before is None:
             continue
-        put_back(session.host, want.need, brought.before, sudo=session.sudo)
+        try:
+            put_back(session.host, want.need, brought.before, sudo=session.sudo)
+        except FleetError as error:
+            detail = f"{outcome.failure}; not put back: {error}"
+            done.changes[_key(want)] |= {"verdict": "failed", "detail": detail}
+            continue
         done.changes[_key(want)] = {
             "verdict": "failed",
             "installed": brought.before.revision,

@@ -102,9 +102,17 @@ def bring(
 
 
 def put_back(host: Host, need: ModelNeed, stamp: Stamp, *, sudo: bool = False) -> None:
-    """Make a kept revision the model's again, as Brought.before names it."""
+    """Make a kept revision the model's again, as Brought.before names it.
+
+    Raises FleetError, with nothing switched, when its files are not whole any more.
+    """
     with open_store(host, need, sudo=sudo) as store:
-        store.use(stamp.store)
+        if not complete(stamp, stamp.store, store.use(stamp.store)):
+            store.tidy()
+            raise FleetError(
+                f"{store.machine}: the files that {need.directory} had before are gone or changed",
+                f"the new ones stay; revision {stamp.revision or stamp.store} can be fetched again",
+            )
         store.remember()
         if not store.switch():
             raise FleetError(f"{store.machine}: {need.directory} was made by another program")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 
 from inferfleet.host import Host
 from inferfleet.models.alias import remove_alias
@@ -12,14 +12,16 @@ from inferfleet.models.shelf import Shelf
 from inferfleet.models.store import open_store
 
 META = ".inferbase"
+BUSY = "another run is at work on a model"
 
 
 @dataclass(frozen=True)
 class Removal:
     """Something that could go. what: old, unused, unfinished or alias. key and directory: of
     the model, for its lock. paths: below the models directory, in the order they go; of an
-    alias only what is ours goes. keep: why it stays, "" when it goes; frees: bytes, of
-    all that goes together counted once."""
+    alias only what is ours goes. files: inode, bytes and path of each. keep: why it stays, ""
+    when it goes; frees: bytes, of all that goes together counted once. Two are equal when the
+    same would go."""
 
     what: str
     model: str
@@ -28,8 +30,9 @@ class Removal:
     key: str
     directory: str
     paths: tuple[str, ...]
+    files: frozenset[tuple[int, int, str]] = frozenset()
     keep: str = ""
-    frees: int = 0
+    frees: int = field(default=0, compare=False)
 
 
 def removals(
@@ -38,13 +41,16 @@ def removals(
     directory: str,
     *,
     all_generations: bool = False,
+    held: str = "",
 ) -> list[Removal]:
     """Everything that could go, with why it stays where it does; pure.
 
     needs: of every machine of the inventory whose models directory has this path, because a
-    disk may be shared. all_generations: what only kept generations use may go; what the
-    generation in force uses, or a process or huge pages hold, never does.
+    disk may be shared. all_generations: what only kept generations of this machine use may go;
+    what a generation in force uses, or a process or huge pages hold, never does. held: the key
+    whose lock the caller has itself.
     """
+    shelf = replace(shelf, busy=shelf.busy - {held})
     wanted = list(needs)
     named = {need.directory for need in wanted}
     found = [
@@ -61,18 +67,32 @@ def removals(
     return _priced(shelf, found)
 
 
-def prune(host: Host, directory: str, going: Iterable[Removal], *, sudo: bool) -> None:
-    """Remove them, each under its model's lock. Raises FleetError."""
-    for removal in going:
-        need = ModelNeed(
-            "", removal.key, Source("path", removal.model), removal.directory, "",
-            models_dir=directory,
-        )  # fmt: skip
-        with open_store(host, need, sudo=sudo) as store:
-            if removal.what == "alias":
-                remove_alias(store, removal.place)
-            else:
-                store.remove(*removal.paths)
+def prune(
+    host: Host,
+    directory: str,
+    removal: Removal,
+    look: Callable[[str], Iterable[Removal]],
+    *,
+    sudo: bool,
+) -> str:
+    """Remove it under its model's lock: "", or why it stays after all. Raises FleetError.
+
+    look: everything that could go now, given the key whose lock is held. Only what is still
+    as it was when it was listed goes.
+    """
+    need = ModelNeed(
+        "", removal.key, Source("path", removal.model), removal.directory, "",
+        models_dir=directory,
+    )  # fmt: skip
+    with open_store(host, need, sudo=sudo) as store:
+        now = next((found for found in look(removal.key) if found.place == removal.place), None)
+        if now != removal:
+            return (now and now.keep) or "changed, or in use, since it was listed"
+        if removal.what == "alias":
+            remove_alias(store, removal.place)
+        else:
+            store.remove(*removal.paths)
+    return ""
 
 
 def _store(
@@ -98,6 +118,7 @@ def _store(
         key,
         f"{directory}/{link}",
         tuple(paths),
+        frozenset((file.inode, file.size, file.path) for file in shelf.stores[store]),
         keep=_kept(shelf, link, name, what, all_generations),
     )
 
@@ -107,8 +128,9 @@ def _kept(shelf: Shelf, link: str, name: str, what: str, all_generations: bool) 
         return "in huge pages (models.unpin)"
     if name in shelf.held:
         return "a process reads it"
-    if what == "unfinished" and shelf.busy:
-        return "another run is at work on a model"
+    # Which model a run fetches cannot be told from the names of the directories.
+    if what != "unused" and shelf.busy:
+        return BUSY
     if what == "unused":
         return _generation(shelf, link, all_generations)
     return ""
@@ -120,16 +142,17 @@ def _generation(shelf: Shelf, place: str, all_generations: bool) -> str:
             return f"generation {use.generation} of {use.root} runs with it"
         if not all_generations:
             return f"generation {use.generation} of {use.root} uses it"
-    if shelf.elsewhere and not all_generations:
+    if shelf.elsewhere:
         return f"{', '.join(shelf.elsewhere)} uses this disk, too"
     return ""
 
 
 def _alias(shelf: Shelf, alias: str, directory: str, all_generations: bool) -> Removal:
     target = shelf.aliases[alias]
+    keep = BUSY if shelf.busy else _generation(shelf, alias, all_generations)
     return Removal(
         "alias", target, "", alias, f"alias-{alias.replace('/', '-')}", f"{directory}/{target}",
-        (alias,), keep=_generation(shelf, alias, all_generations),
+        (alias,), keep=keep,
     )  # fmt: skip
 
 

@@ -5,13 +5,15 @@
 # As long as this runs, one line in authorized_keys lets that key, for at most a day, run one
 # program that prints one of these files from an offset, and nothing else: no shell, terminal,
 # forwarding or agent. The end of the input, at the latest that of the connection, takes the line
-# away. A run that is killed leaves a line whose program is gone or removed by the next run.
+# away. What a run that is killed leaves, the next run on the same machine removes; others that
+# share the home directory leave it alone.
 # shellcheck disable=SC2015,SC2016,SC2088,SC2317
 set -u
 LC_ALL=C
 export LC_ALL
 umask 077
 work=""
+me=$(uname -n | tr -cd 'A-Za-z0-9._-')
 keys=$HOME/.ssh/authorized_keys
 lock=$HOME/.ssh/inferbase-copy.lock
 
@@ -49,9 +51,9 @@ append() {
     if [ -s "$keys" ] && [ -n "$(tail -c 1 "$keys")" ]; then echo >>"$keys" || return 1; fi
     printf '%s\n' "$1" >>"$keys"
 }
+# A line that stays needs its directory, by which the next run finds it.
 forget() {
-    locked without "$1"
-    rm -rf "$1"
+    if locked without "$1"; then rm -rf "$1"; else rm -f "$1/serve"; fi
 }
 leave() {
     trap '' HUP INT TERM
@@ -69,14 +71,16 @@ case $public in *[!A-Za-z0-9+/=\ -]*) no "that is no public key" ;; esac
 cd "$dir" 2>/dev/null || no "$dir cannot be entered by $(id -un)"
 
 # What runs that were killed have left.
-for old in "$HOME"/.ssh/inferbase-copy.*.??????; do
-    [ -d "$old" ] || continue
-    pid=${old##*/inferbase-copy.}
-    kill -0 "${pid%%.*}" 2>/dev/null || forget "$old"
+for old in "$HOME/.ssh/inferbase-copy.$me".*.??????; do
+    pid=${old##*/inferbase-copy."$me".}
+    pid=${pid%.*}
+    # Another machine's name may begin with that of this one.
+    case $pid in '' | *[!0-9]*) continue ;; esac
+    if [ -d "$old" ] && ! kill -0 "$pid" 2>/dev/null; then forget "$old"; fi
 done
 trap leave HUP INT TERM
 trap '' PIPE
-work=$(mktemp -d "$HOME/.ssh/inferbase-copy.$$.XXXXXX" 2>/dev/null) || no "~/.ssh is full"
+work=$(mktemp -d "$HOME/.ssh/inferbase-copy.$me.$$.XXXXXX" 2>/dev/null) || no "~/.ssh is full"
 {
     pwd -P
     while [ "$count" -gt 0 ] && IFS= read -r name; do

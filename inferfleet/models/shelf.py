@@ -41,8 +41,9 @@ class Shelf:
     free, total: bytes of its disk. links: a model's directory -> name of the store it leads to.
     stores: directories with the files of one revision. stamps: records of whole revisions by
     name. aliases: directory -> the model's directory. elsewhere: machines that use the same
-    disk. held: names of stores that a process reads; pages: that have files in huge pages.
-    paths: KiB by path, of models that are not ours. busy: a run is at work on a model.
+    disk, and roots whose generations cannot be read. held: names of stores that a process reads;
+    pages: that have files in huge pages. paths: KiB by path, of models that are not ours. busy:
+    keys of models that a run is at work on.
     """
 
     free: int
@@ -56,7 +57,7 @@ class Shelf:
     held: frozenset[str] = frozenset()
     pages: frozenset[str] = frozenset()
     paths: Mapping[str, int] = field(default_factory=dict)
-    busy: bool = False
+    busy: frozenset[str] = frozenset()
 
     def record(self, store: str) -> tuple[str, Stamp] | None:
         """(name, record) of the revision in a store; the one in force comes first."""
@@ -143,7 +144,7 @@ def parse_shelf(text: str) -> Shelf:
         held=frozenset(f[0].strip("/") for f in all_of("held", 1)),
         pages=frozenset(f[0].strip("/") for f in all_of("pages", 1)),
         paths={f[0]: int(f[1]) for f in all_of("path", 2) if f[1].isdigit()},
-        busy=bool(records.get("lock")),
+        busy=frozenset(f[0] for f in all_of("lock", 1)),
     )
 
 

@@ -1,6 +1,7 @@
 # What lies in a models directory, who uses it, and the room on its disk; changes nothing.
 # Variables: models (the directory), root (of this inferbase), paths (models that are not ours,
 # one a line). Output: records, fields separated by tabs, the last one is end.
+# shellcheck disable=SC2010,SC2015,SC2046,SC2086,SC2154
 set -u
 LC_ALL=C
 export LC_ALL
@@ -9,6 +10,29 @@ meta=$models/.inferbase
 # Names that a process, a mount or a generation can hold.
 names=$(mktemp) && found=$(mktemp) || exit 1
 trap 'rm -f "$names" "$found"' EXIT
+
+here=$(uname -n)
+boot=$(cat /proc/sys/kernel/random/boot_id 2>/dev/null || echo -)
+# Whether the owner written in a lock may still run; store.sh writes them.
+alive() {
+    [ "$#" -eq 4 ] && [ "$3" = "$here" ] && [ -r /proc/1/stat ] || return 0
+    [ "$4" = "$boot" ] && { read -r line <"/proc/$1/stat"; } 2>/dev/null || return 1
+    born=$2
+    set -- ${line##*) }
+    case $1 in [ZXx]) return 1 ;; esac
+    shift 19
+    [ "$1" = "$born" ]
+}
+# Whether it is certain that nothing lies at a path.
+absent() {
+    up=$1
+    [ ! -e "$up" ] && [ ! -h "$up" ] || return 1
+    while [ ! -e "$up" ] && [ ! -h "$up" ]; do
+        case $up in */*) up=${up%/*} ;; *) return 1 ;; esac
+        up=${up:-/}
+    done
+    [ -d "$up" ] && [ -x "$up" ]
+}
 
 # The disk that the directory is on or will be on.
 place=$models
@@ -19,7 +43,9 @@ done
 df -Pk "$place" | { read -r _; read -r _ total _ free _; printf 'disk\t%s\t%s\n' "$((free * 1024))" "$((total * 1024))"; }
 
 for lock in "$meta"/*.lock; do
-    [ ! -f "$lock" ] || printf 'lock\t%s\n' "$(cat "$lock")"
+    [ -f "$lock" ] && alive $(cat "$lock" 2>/dev/null) || continue
+    lock=${lock##*/}
+    printf 'lock\t%s\n' "${lock%.lock}"
 done
 for record in "$meta"/*.json; do
     if [ -f "$record" ] && IFS= read -r line <"$record"; then
@@ -55,24 +81,34 @@ if [ -d "$models" ]; then
         printf '/%s\n' "${alias#"$models"/}" >>"$names"
     done
 fi
-# Generations, of every inferbase on this machine that has used the directory.
+# Generations, of every inferbase on this machine that has used the directory. What cannot be
+# read may use everything.
 if [ -s "$names" ]; then
-    here=$(uname -n)
+    absent "$meta/roots" || [ -r "$meta/roots" ] ||
+        printf 'elsewhere\t%s (cannot be read)\n' "$meta/roots"
     { printf '%s\n' "$here $root"; cat "$meta/roots" 2>/dev/null; } | sort -u |
         while read -r host other; do
             if [ "$host" != "$here" ]; then
                 printf 'elsewhere\t%s\t%s\n' "$host" "$other"
                 continue
             fi
+            generations=$other/.inferbase/generations
+            ! absent "$generations" || continue
+            unread=
+            [ -d "$generations" ] && [ -r "$generations" ] && [ -x "$generations" ] || unread=1
             current=$(readlink "$other/current")
-            for generation in "$other"/.inferbase/generations/[0-9]*; do
+            for generation in "$generations"/[0-9]*; do
                 [ -d "$generation" ] || continue
                 number=${generation##*/}
                 [ "${current##*/}" != "$number" ] || number="$number current"
-                grep -rhosF -f "$names" "$generation" | sort -u | while IFS= read -r rel; do
+                uses=$(grep -rhosF -f "$names" "$generation")
+                [ "$?" -lt 2 ] || unread=1
+                [ -n "$uses" ] || continue
+                printf '%s\n' "$uses" | sort -u | while IFS= read -r rel; do
                     printf 'use\t%s\t%s\t%s\n' "$other" "$number" "$rel"
                 done
             done
+            [ -z "$unread" ] || printf 'elsewhere\t%s (cannot be read)\n' "$other"
         done
 fi
 if [ -s "$found" ]; then

@@ -23,6 +23,7 @@ from inferfleet.tasks.models import (
 if TYPE_CHECKING:
     from inferfleet.models.prune import Removal
     from inferfleet.run import Run
+    from inferfleet.session import Session
 
 
 @verb(name="list")
@@ -111,6 +112,8 @@ def prune(
     yes: bool = False,
 ) -> int:
     """Remove old revisions and models that no service names; shows first what that frees."""
+    from functools import partial
+
     from inferfleet.models.prune import prune as remove
     from inferfleet.models.prune import removals
     from inferfleet.models.shelf import read_shelf
@@ -122,12 +125,18 @@ def prune(
     needs = _everywhere(run)
     wanted = frozenset(model or ())
 
-    def work(name: str) -> list[Removal]:
-        session, directory = run.session(name, lenient=True), run.brief(name).models
+    def look(session: Session, directory: str, held: str) -> list[Removal]:
         shelf = read_shelf(session.host, directory, session.release.root, sudo=session.sudo)
-        found = removals(
-            shelf, needs.get(directory, ()), directory, all_generations=all_generations
+        return removals(
+            shelf,
+            needs.get(directory, ()),
+            directory,
+            all_generations=all_generations,
+            held=held,
         )
+
+    def work(name: str) -> list[Removal]:
+        found = look(run.session(name, lenient=True), run.brief(name).models, "")
         return [r for r in found if not wanted or r.model in wanted]
 
     answers = on_machines(run, work)
@@ -143,11 +152,12 @@ def prune(
             report(FleetError("nothing was changed", hint="answer y, or give --yes"))
             return FAILED
         for name, found in going.items():
-            session = run.session(name, lenient=True)
+            session, directory = run.session(name, lenient=True), run.brief(name).models
+            again = partial(look, session, directory)
             for removal in found:
                 try:
-                    remove(session.host, run.brief(name).models, [removal], sudo=session.sudo)
-                    results[name, removal.place] = ("removed", "")
+                    stays = remove(session.host, directory, removal, again, sudo=session.sudo)
+                    results[name, removal.place] = ("stays" if stays else "removed", stays)
                 except FleetError as error:
                     results[name, removal.place] = ("failed", str(error))
     show_rows(run, _removal_rows(plans, results, "goes"), columns, format)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import threading
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from inferfleet.models.need import ModelNeed, Source
 from inferfleet.models.origin import Contents, WantedFile
 from inferfleet.models.peer import Holder
 from inferfleet.models.prune import Removal, removals
-from inferfleet.models.shelf import OnDisk, Shelf, parse_shelf
+from inferfleet.models.shelf import OnDisk, Shelf, parse_shelf, read_shelf
 from inferfleet.models.stamp import Stamp, StampFile
 from inferfleet.models.web import Web
 
@@ -124,6 +126,7 @@ def test_a_model_that_no_service_names_goes_whole() -> None:
         ("use\t/opt/b\t7\t/team/chat\nalias\tteam/chat\thf/x/main\n", False,
          "generation 7 of /opt/b uses it"),
         ("elsewhere\tm2\t/opt/a\n", False, "m2 uses this disk, too"),
+        ("elsewhere\tm2\t/opt/a\n", True, "m2 uses this disk, too"),
     ],
 )  # fmt: skip
 def test_what_generations_use_stays(use: str, all_generations: bool, keep: str) -> None:
@@ -150,8 +153,18 @@ def test_unfinished_files_stay_while_they_may_be_gone_on_with() -> None:
     half = disk(links={}, files=files, stamps={})
     assert removals(half, [need("main")], "/m") == []
     assert words(removals(half, [], "/m")) == [("unfinished", "", "", 5)]
-    busy = disk(links={}, files=files, stamps={}, busy=True)
-    assert removals(busy, [], "/m")[0].keep == "another run is at work on a model"
+
+
+def test_while_any_run_fetches_only_unused_models_go() -> None:
+    files = {**TWO["files"], f"hf/x/{store('half', 'c')}": [OnDisk(4, 1, 5, "f0.part")]}
+    stamps, aliases = TWO["stamps"], {"team/old": "hf/x/main"}
+    busy = disk(links=TWO["links"], files=files, stamps=stamps, aliases=aliases,
+                busy=frozenset({"another"}))  # fmt: skip
+    at_work = "another run is at work on a model"
+    kept = {r.what: r.keep for r in removals(busy, [], "/m")}
+    assert kept == {"unfinished": at_work, "old": at_work, "unused": "", "alias": at_work}
+    # A lock of one's own is no other run.
+    assert {r.keep for r in removals(busy, [], "/m", held="another")} == {""}
 
 
 def test_an_alias_that_nobody_claims_goes() -> None:
@@ -174,9 +187,64 @@ def test_bytes_to_fetch() -> None:
     assert found.to_fetch(Contents("c", (WantedFile("x", web),)), *place) is None
 
 
-def test_the_real_script_reads_a_real_folder(tmp_path: Path) -> None:
-    from inferfleet.models.shelf import read_shelf
+def used(tmp_path: Path) -> tuple[Path, Path]:
+    """A models directory with one model in it, and the root of another inferbase that used it."""
+    models, other = tmp_path / "models", tmp_path / "other"
+    (models / "hf" / "x" / A).mkdir(parents=True)
+    (models / "hf" / "x" / "main").symlink_to(A)
+    (models / ".inferbase").mkdir()
+    (models / ".inferbase" / "roots").write_text(f"{os.uname().nodename} {other}\n")
+    return models, other
 
+
+@pytest.mark.parametrize(
+    ("way", "script"),
+    [
+        ("not mounted", "ln -s /nowhere/at/all other"),
+        ("not listed", "mkdir -p other/.inferbase && : >other/.inferbase/generations"),
+        ("not read", "mkdir -p other/.inferbase/generations/1 bin"),
+        ("no more", "true"),
+        ("empty", "mkdir -p other/.inferbase/generations/1"),
+    ],
+)  # fmt: skip
+def test_a_root_that_cannot_be_read_counts_as_using_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, script: str
+) -> None:
+    models, other = used(tmp_path)
+    subprocess.run(["sh", "-c", script], cwd=tmp_path, check=True)
+    if way == "not read":
+        (tmp_path / "bin" / "grep").write_text("#!/bin/sh\nexit 2\n")
+        (tmp_path / "bin" / "grep").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    found = read_shelf(LocalHost("here"), str(models), str(tmp_path / "mine"), sudo=False)
+    known = way in {"no more", "empty"}
+    assert found.elsewhere == (() if known else (f"{other} (cannot be read)",))
+    kept = [r.keep for r in removals(found, [], str(models), all_generations=True)]
+    assert kept == ["" if known else f"{other} (cannot be read) uses this disk, too"]
+
+
+def test_a_lock_counts_while_its_owner_may_run(tmp_path: Path) -> None:
+    models, _ = used(tmp_path)
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    born = Path("/proc/self/stat").read_text().rpartition(") ")[2].split()[19]
+    here = os.uname().nodename
+    owners = {
+        "lives": f"{os.getpid()} {born} {here} {boot}",
+        "far": f"{ended.pid} 1 {here}-2 {boot}",
+        "strange": "",
+        "dead": f"{ended.pid} {born} {here} {boot}",
+        "another": f"{os.getpid()} 1 {here} {boot}",
+        "before": f"{os.getpid()} {born} {here} 0-0",
+    }
+    for key, owner in owners.items():
+        (models / ".inferbase" / f"{key}.lock").write_text(f"{owner}\n")
+    found = read_shelf(LocalHost("here"), str(models), str(tmp_path), sudo=False)
+    assert found.busy == {"lives", "far", "strange"}
+
+
+def test_the_real_script_reads_a_real_folder(tmp_path: Path) -> None:
     models, root = tmp_path / "models dir", tmp_path / "root"
     place = models / "hf" / "x"
     (place / A / "sub").mkdir(parents=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from inferfleet.models.need import ModelNeed
 from inferfleet.models.needs import model_need
 from inferfleet.models.observe import ModelState, observe_script, parse_observed
 from inferfleet.models.peer import Holder, copy_of
-from inferfleet.models.prune import prune, removals
+from inferfleet.models.prune import Removal, prune, removals
 from inferfleet.models.shelf import read_shelf
 from inferfleet.models.stale import latest, staleness
 from inferfleet.models.verify import verify
@@ -140,6 +140,90 @@ def test_files_that_any_model_has_are_not_fetched_again(tmp_path: Path, hub: Hub
     assert len(hub.storage.requests) == asked
 
 
+def looking(models: str, needs: list[ModelNeed], root: Path) -> Callable[[str], list[Removal]]:
+    """What could go at the time of the call."""
+
+    def look(held: str) -> list[Removal]:
+        shelf = read_shelf(HOST, models, str(root), sudo=False)
+        return removals(shelf, needs, models, held=held)
+
+    return look
+
+
+def pruned(models: str, found: list[Removal], needs: list[ModelNeed], root: Path) -> list[str]:
+    """Why each of them stays after all, "" where it went."""
+    again = looking(models, needs, root)
+    return [prune(HOST, models, removal, again, sudo=False) for removal in found]
+
+
+def test_what_came_into_use_after_the_listing_stays(tmp_path: Path, hub: Hub) -> None:
+    first = hub.publish({"m.bin": BIG}, large=("m.bin",))
+    need, root = need_of(tmp_path, aliases={"team/chat": {"p.txt": "x"}}), tmp_path / "root"
+    get(need)
+    second = hub.publish({"m.bin": SMALL})
+    before = get(need).before
+    assert before is not None
+    listed = looking(need.models_dir, [], root)("")
+    assert {r.what: r.revision for r in listed} == {"old": first, "unused": second, "alias": ""}
+    assert {r.keep for r in listed} == {""}
+    # Meanwhile an update goes back to the old files, and a generation in force uses the alias.
+    put_back(HOST, need, before)
+    generation = root / ".inferbase" / "generations" / "1"
+    generation.mkdir(parents=True)
+    (generation / "compose.yaml").write_text("/models/team/chat")
+    (root / "current").symlink_to(".inferbase/generations/1")
+    runs = f"generation 1 of {root} runs with it"
+    stays = {r.what: pruned(need.models_dir, [r], [], root)[0] for r in listed}
+    changed = "changed, or in use, since it was listed"
+    assert stays == {"old": runs, "unused": changed, "alias": runs}
+    assert content(need) == {"m.bin": BIG}
+
+
+@pytest.mark.parametrize("way", ["grown", "busy", "gone"])
+def test_unfinished_files_that_a_run_goes_on_with_stay(tmp_path: Path, way: str) -> None:
+    models = tmp_path / "models"
+    part = models / "hf" / "x" / ".main@aaaaaaaaaaaa" / "m.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"1234")
+    listed = looking(str(models), [], tmp_path)("")
+    assert [(r.what, r.keep) for r in listed] == [("unfinished", "")]
+    if way == "busy":
+        (models / ".inferbase").mkdir()
+        (models / ".inferbase" / "hf-x-main-0123456789.lock").write_text("1 1 elsewhere 1\n")
+    elif way == "grown":
+        part.write_bytes(b"12345")
+    else:
+        part.unlink()
+        part.parent.rmdir()
+    (stays,) = pruned(str(models), listed, [], tmp_path)
+    busy = "another run is at work on a model"
+    assert stays == (busy if way == "busy" else "changed, or in use, since it was listed")
+    assert part.exists() == (way != "gone")
+
+
+@pytest.mark.parametrize("way", ["gone", "short"])
+def test_nothing_is_put_back_that_is_not_whole(tmp_path: Path, hub: Hub, way: str) -> None:
+    hub.publish({"m.bin": BIG}, large=("m.bin",))
+    need = need_of(tmp_path)
+    get(need)
+    hub.publish({"m.bin": SMALL})
+    before = get(need).before
+    assert before is not None
+    folder = Path(need.directory).parent / before.store
+    (folder / "m.bin").unlink()
+    if way == "short":
+        (folder / "m.bin").write_bytes(BIG[:-1])
+    else:
+        folder.rmdir()
+    state = look(need)
+    with pytest.raises(FleetError, match="had before are gone or changed") as caught:
+        put_back(HOST, need, before)
+    assert before.revision in caught.value.hint
+    assert look(need) == state
+    assert content(need) == {"m.bin": SMALL}
+    assert folder.exists() == (way == "short")
+
+
 def test_pruning_frees_what_it_says(tmp_path: Path, hub: Hub) -> None:
     hub.publish({"m.bin": BIG, "same": SMALL}, large=("m.bin", "same"))
     need, root = need_of(tmp_path), tmp_path / "root"
@@ -149,14 +233,14 @@ def test_pruning_frees_what_it_says(tmp_path: Path, hub: Hub) -> None:
     shelf = read_shelf(HOST, need.models_dir, str(root), sudo=False)
     found = removals(shelf, [need], need.models_dir)
     assert [(r.what, r.frees, r.keep) for r in found] == [("old", len(BIG), "")]
-    prune(HOST, need.models_dir, found, sudo=False)
+    assert pruned(need.models_dir, found, [need], root) == [""]
     assert content(need) == {"m.bin": BIG[::-1], "same": SMALL}
     assert staleness(need, look(need), latest(need, {})) == "current"
     rest = read_shelf(HOST, need.models_dir, str(root), sudo=False)
     assert removals(rest, [need], need.models_dir) == []
     gone = removals(rest, [], need.models_dir)
     assert [(r.what, r.frees) for r in gone] == [("unused", len(BIG) + len(SMALL))]
-    prune(HOST, need.models_dir, gone, sudo=False)
+    assert pruned(need.models_dir, gone, [], root) == [""]
     assert everything(need) == [".inferbase/roots"]
     assert Path(need.models_dir, ".inferbase/roots").read_text() == (
         f"{os.uname().nodename} /opt/inferbase\n"
@@ -172,7 +256,7 @@ def test_pruning_an_alias_leaves_what_others_put_there(tmp_path: Path, hub: Hub)
     shelf = read_shelf(HOST, need.models_dir, str(tmp_path), sudo=False)
     found = removals(shelf, [need_of(tmp_path)], need.models_dir)
     assert [(r.what, r.place) for r in found] == [("alias", "team/chat"), ("alias", "team/old")]
-    prune(HOST, need.models_dir, found, sudo=False)
+    assert pruned(need.models_dir, found, [need_of(tmp_path)], tmp_path) == ["", ""]
     left = [str(p.relative_to(need.models_dir)) for p in Path(need.models_dir, "team").rglob("*")]
     assert sorted(left) == ["team/chat", "team/chat/notes.txt"]
     assert content(need) == {"m.bin": SMALL}

@@ -110,7 +110,7 @@ def test_the_end_of_the_connection_takes_the_key_away(home: Path, model: Path) -
 def test_what_a_killed_run_has_left_is_cleared(home: Path, model: Path) -> None:
     ended = subprocess.Popen(["true"])
     ended.wait()
-    old = home / ".ssh" / f"inferbase-copy.{ended.pid}.abcdef"
+    old = home / ".ssh" / f"inferbase-copy.{os.uname().nodename}.{ended.pid}.abcdef"
     old.mkdir()
     left = f'restrict,command="exec sh {old}/serve" {KEY}\n'
     (home / ".ssh" / "authorized_keys").write_text(f"{OWN}\n{left}")
@@ -119,6 +119,46 @@ def test_what_a_killed_run_has_left_is_cleared(home: Path, model: Path) -> None:
     assert str(old) not in keys(home)
     assert not old.exists()
     talk.finish(20)
+    assert keys(home) == f"{OWN}\n"
+
+
+@pytest.mark.parametrize("name", ["another", "{here}.example", "{here}.7"])
+def test_a_copy_from_another_machine_with_the_same_home_goes_on(
+    home: Path, model: Path, name: str
+) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    there = name.format(here=os.uname().nodename)
+    theirs = home / ".ssh" / f"inferbase-copy.{there}.{ended.pid}.abcdef"
+    theirs.mkdir()
+    line = f'restrict,command="exec sh {theirs}/serve" {KEY}\n'
+    (home / ".ssh" / "authorized_keys").write_text(f"{OWN}\n{line}")
+    talk, answer = open_door(model)
+    assert answer == "ok"
+    talk.finish(20)
+    assert keys(home) == f"{OWN}\n{line}"
+    assert theirs.exists()
+
+
+def test_a_line_that_cannot_be_taken_out_is_harmless_and_goes_later(
+    home: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "cp").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "bin" / "cp").chmod(0o755)
+    with monkeypatch.context() as full:
+        full.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+        talk, answer = open_door(model)
+        assert answer == "ok"
+        talk.finish(20)
+    line = keys(home).splitlines()[-1]
+    assert asked(line, "1 0")[1] == b""
+    (left,) = (home / ".ssh").glob("inferbase-copy.*")
+    assert [p.name for p in left.iterdir()] == ["list"]
+    later, answer = open_door(model)
+    assert answer == "ok"
+    assert not left.exists()
+    later.finish(20)
     assert keys(home) == f"{OWN}\n"
 
 

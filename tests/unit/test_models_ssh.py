@@ -15,6 +15,8 @@ from inferfleet.hosts.ssh import SshHost
 from inferfleet.models.fetch import ensure
 from inferfleet.models.needs import model_need
 from inferfleet.models.observe import observe_script, parse_observed
+from inferfleet.models.prune import Removal, prune, removals
+from inferfleet.models.shelf import read_shelf
 
 DATA = random.Random(3).randbytes(24_000_000)
 
@@ -72,3 +74,22 @@ def test_a_cut_push_goes_on_where_it_stopped(tmp_path: Path, host: SshHost) -> N
     result = host.run(observe_script([need]))
     assert parse_observed(result.out.splitlines())[need.key].present
     assert ensure(host, need, progress=again, secrets={}) is False
+
+
+def test_pruning_looks_again_while_it_holds_the_lock(tmp_path: Path, host: SshHost) -> None:
+    source = tmp_path / "m.bin"
+    source.write_bytes(DATA[:1000])
+    models = str(tmp_path / "models")
+    need = model_need("chat", f"file:{source}", "hf", models)
+    assert need is not None
+    assert ensure(host, need, progress=Log(), secrets={})
+
+    def look(held: str) -> list[Removal]:
+        shelf = read_shelf(host, models, str(tmp_path / "root"), sudo=False)
+        assert shelf.busy == ({held} if held else frozenset())
+        return removals(shelf, [], models, held=held)
+
+    (listed,) = look("")
+    assert prune(host, models, listed, look, sudo=False) == ""
+    assert not Path(need.directory).exists()
+    assert look("") == []
