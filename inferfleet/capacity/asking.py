@@ -8,12 +8,13 @@ from dataclasses import replace
 
 from inferfleet.capacity.held import Card, Container, Held, Holder, ModelFile
 from inferfleet.errors import FleetError
-from inferfleet.gpu.facts import GpuFacts
+from inferfleet.gpu.facts import GpuFacts, Process
 from inferfleet.gpu.query import gpu_script, parse_answer
 from inferfleet.release import Unit
 from inferfleet.remote import program
 
 SPLIT = "\x02"
+MPS = "nvidia-cuda-mps-server"
 _PROC = re.compile(r"/proc/(\d+)/(status|cgroup):(.*)", re.S)
 _STAT = re.compile(r"(\d+) \(.*\) \S+ \d+ \d+ (\d+) ")
 _CONTAINER = re.compile(r"[0-9a-f]{64}")
@@ -46,6 +47,7 @@ def parse_held(text: str, project: str, units: Mapping[str, Unit]) -> Held:
     if driver:
         try:
             facts = parse_answer(driver, units)
+            note = facts.note
         except FleetError as error:
             note = error.what
     holders = {label: replace(one) for label, one in answer.holders().items()}
@@ -54,7 +56,8 @@ def parse_held(text: str, project: str, units: Mapping[str, Unit]) -> Held:
         users = []
         for process in gpu.processes:
             label = answer.label(process.pid, process.name)
-            users.append(label)
+            if _alone(process):
+                users.append(label)
             found = holders.get(label) or Holder(label, answer.service(label))
             amount = found.gpus.get(gpu.index, 0) + (process.memory or 0)
             holders[label] = replace(found, gpus={**found.gpus, gpu.index: amount})
@@ -74,6 +77,11 @@ def parse_held(text: str, project: str, units: Mapping[str, Unit]) -> Held:
         files={key: tuple(files) for key, files in answer.files.items()},
         note=note,
     )
+
+
+def _alone(process: Process) -> bool:
+    """Whether an exclusive GPU lets no other compute beside it: clients of MPS (M+C) share."""
+    return process.kind in ("C", "C+G") and not process.name.endswith(MPS)
 
 
 class _Answer:

@@ -40,19 +40,27 @@ def from_source(need: ModelNeed, secrets: Mapping[str, Revealing]) -> Known:
 
     A source that cannot be asked now is answered from what was read of it last, and says so.
     """
-    name = sha256(f"{source_text(need.source)}\0{need.files}".encode()).hexdigest()
-    last = f"{name}.last"
     try:
         parts = source_parts(need, secrets)
         found = _kept(parts)
     except FleetError as error:
-        old = _read(last)
-        if isinstance(old, Known) and old.shape is not None:
-            return Known(old.shape, f"as read before: {error.what}")
-        return Known(None, why=error.what)
+        return as_before(need, error.what)
     if found.shape is not None:
-        _write(last, found)
+        _write(_last(need), found)
     return found
+
+
+def as_before(need: ModelNeed, why: str) -> Known:
+    """What was read of a source last, where it cannot be asked now; why: it cannot."""
+    old = _read(_last(need))
+    if isinstance(old, Known) and old.shape is not None:
+        return Known(old.shape, f"as read before: {why}")
+    return Known(None, why=why)
+
+
+def _last(need: ModelNeed) -> str:
+    name = sha256(f"{source_text(need.source)}\0{need.files}".encode()).hexdigest()
+    return f"{name}.last"
 
 
 def _kept(parts: Parts) -> Known:

@@ -22,7 +22,10 @@ class Holder:
 
 @dataclass(frozen=True)
 class Card:
-    """One GPU. total and free in bytes, None where it shares the machine's memory."""
+    """One GPU. total and free in bytes, None where it shares the machine's memory.
+
+    users: who computes on it by itself, not through MPS.
+    """
 
     index: int
     uuid: str

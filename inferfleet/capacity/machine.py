@@ -31,12 +31,26 @@ def file_memory(hardware: Mapping[str, Any], gpus: str | Sequence[str]) -> Memor
     )
 
 
-def live_memory(hardware: Mapping[str, Any], gpus: str | Sequence[str], held: Held) -> Memory:
-    """From the machine's own word; the hardware file adds reserve and bandwidth."""
+def live_memory(
+    hardware: Mapping[str, Any],
+    gpus: str | Sequence[str],
+    held: Held,
+    freed: Mapping[str, int] | None = None,
+) -> Memory:
+    """From the machine's own word; the hardware file adds reserve and bandwidth.
+
+    freed: by pool, what will be free beside what is free now.
+    """
+    more = freed or {}
     cards = cards_of(gpus, held.cards)
     unified = shares(hardware, held)
     totals = [card.total for card in cards if card.total is not None]
-    frees = [card.free for card in cards if card.free is not None]
+    frees = [
+        max(min(card.free + more.get(f"GPU {card.index}", 0), card.total or card.free), 0)
+        for card in cards
+        if card.free is not None
+    ]
+    available = max(min(held.available + more.get(MAIN, 0), held.total), 0)
     device = held.total if unified else min(totals, default=0)
     count = len(cards) if held.cards else _count(hardware, gpus)
     if count and not device and not unified:
@@ -48,7 +62,7 @@ def live_memory(hardware: Mapping[str, Any], gpus: str | Sequence[str], held: He
         unified=unified,
         reserve=int(hardware.get("reserve") or 0),
         bandwidth=hardware.get("bandwidth"),
-        free=held.available if unified or not frees else min(frees),
+        free=available if unified else min(frees, default=None),
     )
 
 

@@ -19,9 +19,8 @@ def taken(
 ) -> tuple[list[FleetError], list[str]]:
     """(what refuses the start, what its reader should know). stopped: ours that make room."""
     others = [one for one in situation.held.containers if one.project != release.project]
-    problems = [*_names(situation, release, others), *_volumes(situation, others)]
-    problems += _gpus(situation, stopped)
-    return problems, list(_cpus(situation, others))
+    problems = [*_names(situation, release, others), *_gpus(situation, stopped)]
+    return problems, [*_volumes(situation, others), *_cpus(situation, others)]
 
 
 def _names(situation: Situation, release: Release, others: list[Container]) -> Iterator[FleetError]:
@@ -38,15 +37,13 @@ def _names(situation: Situation, release: Release, others: list[Container]) -> I
                 )
 
 
-def _volumes(situation: Situation, others: list[Container]) -> Iterator[FleetError]:
+def _volumes(situation: Situation, others: list[Container]) -> Iterator[str]:
+    """Who shares a volume may well be meant to, such as what backs it up."""
     for service in situation.acting:
         for volume in situation.demands.get(service, {}).get("volumes", ()):
             for one in others:
                 if one.running and volume in one.mounts:
-                    yield FleetError(
-                        f"the volume {volume} of service {service} is in use by {_called(one)}",
-                        hint=f"stop {one.name}, or rename the service: its volume goes by its name",
-                    )
+                    yield f"the volume {volume} of service {service} is in use by {_called(one)}"
 
 
 def _gpus(situation: Situation, stopped: frozenset[str]) -> Iterator[FleetError]:

@@ -106,11 +106,17 @@ class Situation:
 
     def need(self, service: str) -> dict[str, int]:
         """What a service takes of each pool, {} where nobody can know."""
+        claimed = self._claimed(service)
+        if claimed is not None:
+            return claimed
+        limit = self.demands.get(service, {}).get("memory")
+        return {MAIN: limit} if limit else self.use(service)
+
+    def _claimed(self, service: str) -> dict[str, int] | None:
         demand, claim = self.demands.get(service, {}), self.claims.get(service)
         limit = demand.get("memory")
         if claim is None or claim.amount is None:
-            known = {MAIN: limit} if limit else {}
-            return known or self.use(service)
+            return None
         if claim.pool == "host":
             amount = claim.amount + claim.host
             return {MAIN: min(amount, limit) if limit else amount}
@@ -124,9 +130,31 @@ class Situation:
         return {**found, MAIN: host} if host else found
 
     def use(self, service: str) -> dict[str, int]:
-        """What a service that runs has of each pool."""
-        holder = self.held.of(service)
-        return self._pools(holder)
+        """What a service that runs has of each pool, also where the driver does not tell whose."""
+        pools = self._pools(self.held.of(service))
+        for pool, amount in self._untold.get(service, {}).items():
+            pools[pool] = pools.get(pool, 0) + amount
+        return pools
+
+    def freed(self, service: str, stopped: Iterable[str] = ()) -> dict[str, int]:
+        """What of each pool will be free for a service beside what is free now, maybe less than 0.
+
+        stopped: services that make room. One that stays has chosen by what was free when it
+        started: to that only its own is added. For one that is to be started others go, and
+        those that stay still grow to what they claim.
+        """
+        if service in self.running and service not in self.acting:
+            return self.use(service)
+        gone = {*self.acting, *self.leaving, *stopped}
+        found: dict[str, int] = {}
+        for one in self.running:
+            use = self.use(one)
+            if one not in gone:
+                need = self.need(one)
+                use = {pool: min(use.get(pool, 0) - need[pool], 0) for pool in need}
+            for pool, amount in use.items():
+                found[pool] = found.get(pool, 0) + amount
+        return found
 
     def rooms(self, stopped: Iterable[str] = ()) -> list[Room]:
         """The arithmetic of every pool that a start takes from, once these are stopped."""
@@ -161,6 +189,41 @@ class Situation:
                     tuple(sorted(others, key=lambda one: (-one[1], one[0]))[:3]),
                 )
             )
+        return found
+
+    @cached_property
+    def _untold(self) -> dict[str, dict[str, int]]:
+        """Of GPU memory that no listed process has: what running services of ours take of it.
+
+        Some drivers list no process or not what it has (in containers, under WSL2). In doubt it
+        is ours: as much as a service claims, and evenly where nobody knows that.
+        """
+        found: dict[str, dict[str, int]] = {}
+        cards = [card for card in self.held.cards if card.total is not None]
+        pools = {f"GPU {card.index}": {card.index} for card in cards}
+        if self.unified:
+            pools = {MAIN: {index for holder in self.held.holders for index in holder.gpus}}
+        for pool, indexes in pools.items():
+            total, free = self._pool(pool)
+            told = sum(self._pools(holder).get(pool, 0) for holder in self.held.holders)
+            left = max(total - free - told, 0)
+            blind = []
+            for service in sorted(self.running):
+                holder, claimed = self.held.of(service), self._claimed(service)
+                gpus = self.demands.get(service, {}).get("gpus", "none")
+                asked = {card.index for card in cards_of(gpus, self.held.cards)}
+                there = gpus != "none" if self.unified else bool(asked & indexes)
+                if not there or any(holder.gpus.get(index) for index in indexes):
+                    continue
+                if claimed is None:
+                    blind.append(service)
+                    continue
+                own = self._pools(holder).get(pool, 0)
+                amount = min(max(claimed.get(pool, 0) - own, 0), left)
+                found.setdefault(service, {})[pool] = amount
+                left -= amount
+            for service in blind:
+                found.setdefault(service, {})[pool] = left // len(blind)
         return found
 
     def _pool(self, pool: str) -> tuple[int, int]:

@@ -8,12 +8,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from inferfleet.capacity.admit import ask, model_facts
+from inferfleet.capacity.admit import ask, local_facts, service_claim
 from inferfleet.capacity.claim import claim
 from inferfleet.capacity.facts import Known, from_source
-from inferfleet.capacity.machine import file_memory, live_memory
+from inferfleet.capacity.machine import file_memory
 from inferfleet.capacity.report import Report, file_held, make_report
 from inferfleet.capacity.situation import Situation
+from inferfleet.capacity.term import Claim
 from inferfleet.errors import USAGE, FleetError
 from inferfleet.models.need import ModelNeed
 from inferfleet.models.needs import model_need
@@ -66,14 +67,18 @@ def survey(run: Run, name: str, live: bool, asked: Asked | None = None) -> Repor
             source = "no hardware file says what it has; --live asks it"
     secrets = _token(brief.origins)
     known: dict[str, Known] = {}
-    claims = {}
+    claims: dict[str, Claim] = {}
     for service in dict.fromkeys([*names, *sorted(running)]):
         if service in needs:
             known[service] = _facts(talk, needs[service], held, secrets, service in running)
         demand = demands[service]
         gpus = demand["gpus"]
-        memory = live_memory(hardware, gpus, held) if talk else file_memory(hardware, gpus)
         shape = known[service].shape if service in known else None
+        if talk:
+            asked_about = Situation(demands, hardware, dict(claims), held, names, running)
+            claims[service] = service_claim(asked_about, service, shape)
+            continue
+        memory = file_memory(hardware, gpus)
         claims[service] = claim(
             service, demand["kind"], demand["options"], shape, memory, demand["env"]
         )
@@ -101,10 +106,9 @@ def _facts(
     secrets: Mapping[str, Secret],
     up: bool,
 ) -> Known:
-    if talk and (held.files.get(need.key) or (up and need.source.scheme == "ollama")):
-        return model_facts(talk, need, held, missing=False, up=up)
-    if talk and need.source.scheme == "path":
-        return Known(None, why=f"{need.path} is not there")
+    near = local_facts(talk, need, held, missing=False, up=up) if talk else None
+    if near is not None:
+        return near
     if talk and need.source.scheme == "pypi":
         return Known(None, why="it is not on the machine yet, and packed in a wheel until then")
     return from_source(need, secrets)

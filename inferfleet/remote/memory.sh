@@ -33,8 +33,8 @@ if command -v docker >/dev/null 2>&1; then
 fi
 [ -z "$models" ] || printf '%s\n' "$models" | while IFS=$tab read -r key path; do
   if [ -d "$path" ]; then
-    stat -L -c "model$tab$key$tab%s$tab%Y$tab%n" -- "$path"/config.json "$path"/*.safetensors \
-      "$path"/*.gguf 2>/dev/null
+    stat -L -c "model$tab$key$tab%s$tab%Y$tab%n" -- "$path"/config.json \
+      "$path"/*.safetensors.index.json "$path"/*.safetensors "$path"/*.gguf 2>/dev/null
   elif [ -f "$path" ]; then
     # The first of several parts stands for all of them.
     case $path in *-00001-of-?????.gguf) set -- "${path%-00001-of-*}"-?????-of-"${path##*-of-}" ;; *) set -- "$path" ;; esac

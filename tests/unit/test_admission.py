@@ -263,8 +263,11 @@ def test_owners() -> None:
     assert owned((stranger,)) == ([f"{taken_name}compose project shop (x:1)"], [])
     alone = Container("db", "postgres:18", True, "", "", ("box_a-home",), "2-5")
     assert owned((alone,)) == (
-        ["the volume box_a-home of service a is in use by container db (postgres:18)"],
-        ["a and container db (postgres:18) are both pinned to CPU 2-3"],
+        [],
+        [
+            "the volume box_a-home of service a is in use by container db (postgres:18)",
+            "a and container db (postgres:18) are both pinned to CPU 2-3",
+        ],
     )
     used = Card(0, "GPU-0", 1, 1, "exclusive-process", ("process 5 (python)",))
     lets_one = "GPU 0 of service a lets one process use it (exclusive-process), and "

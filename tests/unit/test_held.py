@@ -152,6 +152,7 @@ def test_on_this_machine(tmp_path: Path) -> None:
     folder = tmp_path / "a model"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors.index.json").write_text("{ }")
     (folder / "model.safetensors").write_bytes(b"12345678")
     (folder / "notes.txt").write_text("no")
     for part in (1, 2):
@@ -167,6 +168,6 @@ def test_on_this_machine(tmp_path: Path) -> None:
     assert any("python" in one.label or "pytest" in one.label for one in held.foreign)
     assert {key: [(f.path.rpartition("/")[2], f.size) for f in files]
             for key, files in held.files.items()} == {
-        "one": [("config.json", 2), ("model.safetensors", 8)],
+        "one": [("config.json", 2), ("model.safetensors.index.json", 3), ("model.safetensors", 8)],
         "two": [("big-00001-of-00002.gguf", 1), ("big-00002-of-00002.gguf", 2)],
     }  # fmt: skip
