@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 class Behaviour:
     """tokens: how many, pause: seconds before each; status: of every answer; dies: after so many
     tokens the connection breaks, 0 before any answer; usage: whether the engine tells it;
-    split: events come in two parts; hold: no stream has a token while it is true."""
+    split: events come in two parts; hold: no stream has a token while it is true; raw: what a
+    stream sends instead."""
 
     tokens: int = 5
     pause: float = 0.0
@@ -22,6 +23,7 @@ class Behaviour:
     usage: bool = True
     split: bool = False
     hold: bool = False
+    raw: tuple[bytes, ...] = ()
 
 
 @dataclass
@@ -111,8 +113,9 @@ class Engine:
     def _whole(self, body: dict[str, object], now: Behaviour) -> dict[str, object]:
         message = {"role": "assistant", "content": 'x "usage": {"prompt_tokens": 999} ' * 2}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        usage = {"usage": _usage(now)} if now.usage else {}
         return {"id": "1", "object": "chat.completion", "model": body["model"], "choices": [choice],
-                "usage": _usage(now), "by": self.name}  # fmt: skip
+                **usage, "by": self.name}  # fmt: skip
 
     async def _stream(
         self, writer: asyncio.StreamWriter, body: dict[str, object], now: Behaviour
@@ -123,7 +126,11 @@ class Engine:
         )
         while now.hold:
             await asyncio.sleep(0.2)
-        for number in range(now.tokens):
+        for part in now.raw:
+            writer.write(_chunk(part))
+            await writer.drain()
+            await asyncio.sleep(0.005)
+        for number in range(0 if now.raw else now.tokens):
             if now.dies == number:
                 return False
             if now.pause:
@@ -136,9 +143,12 @@ class Engine:
                 if now.split:
                     await asyncio.sleep(0.005)
         options = body.get("stream_options")
-        if now.usage and isinstance(options, dict) and options.get("include_usage"):
-            writer.write(_chunk(_event({"choices": [], "usage": _usage(now)})))
-        writer.write(_chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+        if now.raw:
+            writer.write(b"0\r\n\r\n")
+        else:
+            if now.usage and isinstance(options, dict) and options.get("include_usage"):
+                writer.write(_chunk(_event({"choices": [], "usage": _usage(now)})))
+            writer.write(_chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
         await writer.drain()
         return True
 

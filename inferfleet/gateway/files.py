@@ -52,7 +52,11 @@ def data(fleet: Fleet, here: str, view: Resolved, state: str) -> dict[str, Any]:
                 **({"rpm": key.rpm} if key.rpm else {}),
                 **({"tpm": key.tpm} if key.tpm else {}),
                 **({"budget": key.budget.model_dump()} if key.budget else {}),
-                **({"models": _plain_names(found.offers, key.models)} if key.models else {}),
+                **(
+                    {"models": _plain_names(found.offers, key.models)}
+                    if key.models is not None
+                    else {}
+                ),
             }
             for name, key in gateway.keys.items()
         ],

@@ -95,4 +95,7 @@ def address(fleet: Fleet, here: str, runtime: str, found: Target) -> tuple[str, 
             "give it bind: with an address of the machine",
             code=USAGE,
         )
-    return host, view.port
+    # A login or a port in it is ssh's. Loaded here because it takes long.
+    from inferfleet.hosts import config
+
+    return config.Target.parse(host).alias, view.port

@@ -91,7 +91,7 @@ class GatewayKey(Model):
     """An API key and what it may do."""
 
     secret: Text = Field(description="Secret of the machine that holds the key.")
-    models: list[ModelName] | None = Field(
+    models: Annotated[list[ModelName], Field(min_length=1)] | None = Field(
         default=None, description="Models, by name or alias, that it may use; default: all."
     )
     rpm: Count | None = Field(default=None, description="Requests a minute.")

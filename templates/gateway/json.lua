@@ -46,12 +46,18 @@ local function word(text, at)
     return find(text, "[^ \t\r\n]", at)
 end
 
+-- A name in lower case, and the two letters beyond ASCII that readers take for one of it.
+local function folded(name)
+    return (name:lower():gsub("\197\191", "s"):gsub("\226\132\170", "k"))
+end
+
 -- The members of the object that begins at `at`: name -> {from, to} of its value, inclusive, and
--- the place after the object. A name that stands twice is refused: two readers of such an
--- object need not agree on which one counts.
-function M.members(text, at)
+-- the place after the object. A name that stands twice is refused, and so is one that differs
+-- from one of `read`, a set, in case only: two readers of such an object need not agree on which
+-- one counts, and that of some engines takes the last in any case.
+function M.members(text, at, read)
     local found = {}
-    at = word(text, at or 1)
+    at = word(text, at)
     if not at or byte(text, at) ~= OPEN then return nil, "it is not a JSON object" end
     at = word(text, at + 1)
     if at and byte(text, at) == CLOSE then return found, at + 1 end
@@ -67,6 +73,10 @@ function M.members(text, at)
         local last = at and value_end(text, at)
         if not last then return nil, "it is not valid JSON" end
         if found[name] then return nil, "it has a key twice" end
+        local plain = folded(name)
+        if plain ~= name and read[plain] then
+            return nil, "it has the key " .. plain .. " in other letters"
+        end
         found[name] = {at, last}
         at = word(text, last + 1)
         local mark = at and sub(text, at, at)
@@ -78,8 +88,8 @@ function M.members(text, at)
 end
 
 -- The same for a whole text: nothing may follow the object.
-function M.document(text)
-    local found, after = M.members(text)
+function M.document(text, read)
+    local found, after = M.members(text, 1, read)
     if not found then return nil, after end
     if word(text, after) then return nil, "something follows its JSON object" end
     return found

@@ -19,6 +19,8 @@ local MINUTE = 60
 local SAVE_SECONDS = 1
 -- OpenAI's own rule of thumb; only what a request is charged until its real usage is known.
 local BYTES_A_TOKEN = 4
+-- Pictures come as text of megabytes and are some thousand tokens.
+local MOST_GUESSED = 32768
 
 local M = {}
 
@@ -32,8 +34,9 @@ end
 function M.key()
     if config.open then return nil end
     local given = ngx.var.http_authorization or ""
-    local secret = given:match("^[Bb]earer +(.-) *$")
-    return secret and secret ~= "" and config.by_hash[sha256(secret)] or false
+    -- Whoever it is can send this, so it must not be a pattern that takes long.
+    local secret = given:match("^[Bb][Ee][Aa][Rr][Ee][Rr] +(%S+) *$")
+    return secret and config.by_hash[sha256(secret)] or false
 end
 
 function M.no_key()
@@ -99,16 +102,34 @@ function M.used(key)
     return budgets:get(budget_name(key)) or 0
 end
 
-local function charge(key, tokens)
-    if tokens == 0 then return end
-    if key.tpm then count("tokens", key, tokens) end
-    if key.budget then budgets:incr(budget_name(key), tokens, 0) end
+-- Tokens of a text of which only the length is known.
+function M.guess(bytes)
+    return math.ceil(bytes / BYTES_A_TOKEN)
 end
 
--- Counts a request against the key's limits, or answers 429. Returns the tokens that it was
--- charged beforehand, which `settle` sets right.
+-- Tokens of a request of which only the length is known.
+function M.guess_request(bytes)
+    return math.min(M.guess(bytes), MOST_GUESSED)
+end
+
+-- Returns the counters that it counted in.
+local function charge(key, tokens)
+    local charged = {tokens = tokens}
+    if key.tpm then
+        charged.rate = window("tokens", key)
+        rates:incr(charged.rate, tokens, 0, 3 * MINUTE)
+    end
+    if key.budget then
+        charged.budget = budget_name(key)
+        budgets:incr(charged.budget, tokens, 0)
+    end
+    return charged
+end
+
+-- Counts a request against the key's limits, or answers 429. Returns what it was charged
+-- beforehand, which `settle` sets right.
 function M.admit(key, bytes)
-    if not key then return 0 end
+    if not key then return nil end
     if key.budget and M.used(key) >= key.budget.tokens then
         local per = key.budget.per == "total" and "" or " a " .. key.budget.per
         return answer.fail(429, "insufficient_quota", "insufficient_quota", ("The budget of this "
@@ -130,14 +151,16 @@ function M.admit(key, bytes)
                 wait(key.rpm, current - 1, before, into, 1))
         end
     end
-    local guess = math.ceil(bytes / BYTES_A_TOKEN)
-    charge(key, guess)
-    return guess
+    return charge(key, M.guess_request(bytes))
 end
 
--- Replaces what a request was charged beforehand by what it used.
+-- Replaces what a request was charged beforehand by what it used. The minute or the period may be
+-- another one by now: each has its own counter, and one that is gone needs nothing back.
 function M.settle(key, charged, tokens)
-    if key then charge(key, tokens - charged) end
+    if not key then return end
+    charge(key, tokens)
+    if charged.rate then rates:incr(charged.rate, -charged.tokens) end
+    if charged.budget then budgets:incr(charged.budget, -charged.tokens) end
 end
 
 local function read(path)

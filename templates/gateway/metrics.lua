@@ -38,9 +38,11 @@ end
 
 function M.request(request, key, status)
     if not request then
-        -- Names that clients make up must not become figures of their own.
-        if ngx.var.uri:find("^/v1/") then add("requests_total", labels("", "") .. ',code="'
-            .. status .. '"', 1) end
+        -- Names that clients make up must not become figures of their own. There is no address
+        -- where the request could not be read.
+        if (ngx.var.request_uri or ""):find("^/v1/") then
+            add("requests_total", labels("", "") .. ',code="' .. status .. '"', 1)
+        end
         return
     end
     local model = request.route.name

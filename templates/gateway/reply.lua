@@ -23,8 +23,9 @@ function M.header()
     if request.strip then ngx.header["Content-Length"] = nil end
 end
 
+-- The last one that stands there: some engines tell it with every event.
 local function read_usage(request, text)
-    local given = match(text, '"usage"%s*:%s*(%b{})')
+    local given = match(text, '^.*"usage"%s*:%s*(%b{})')
     if not given then return false end
     local into = match(given, '"prompt_tokens"%s*:%s*(%d+)')
         or match(given, '"input_tokens"%s*:%s*(%d+)')
@@ -62,28 +63,50 @@ local function stripped(request, text)
     return table.concat(kept)
 end
 
+-- Reads the usage of a stream that is passed on as it is, of whole lines where they come in parts.
+local function watch(request, text, last)
+    if request.rest then text = request.rest .. text end
+    local whole = last and #text + 1 or match(text, "^.*\n()") or 1
+    request.rest = whole <= #text and sub(text, math.max(whole, #text - TAIL)) or nil
+    if find(text, '"usage"', 1, true) then read_usage(request, sub(text, 1, whole - 1)) end
+end
+
+-- The text after what was held back of the last one; nil while no event can end in it. A long
+-- event comes in many parts, which are put together once.
+local function joined(request, text, last)
+    local parts = request.parts
+    if not parts then return text end
+    parts[#parts + 1], parts.length = text, parts.length + #text
+    if not last and parts.length <= LONGEST_EVENT and not find(text, "\n", 1, true) then
+        return nil
+    end
+    request.parts = nil
+    return table.concat(parts)
+end
+
 local function stream(request, text, last)
     count_events(request, text)
-    if not request.strip then
-        if find(text, '"usage"', 1, true) then read_usage(request, text) end
+    if not request.strip then return watch(request, text, last) end
+    local held = request.parts
+    text = joined(request, text, last)
+    if not text then
+        ngx.arg[1] = nil
         return
     end
-    if request.rest then text = request.rest .. text end
-    local whole = match(text, ".*\n\r?\n()")
+    local whole = match(text, "^.*\n\r?\n()")
     if whole == #text + 1 then
-        request.rest = nil
         local kept = stripped(request, text)
-        if request.held or kept ~= text then ngx.arg[1] = kept end
-        request.held = nil
+        if held or kept ~= text then ngx.arg[1] = kept end
         return
     end
     whole = whole or 1
     if last or #text - whole > LONGEST_EVENT then
         ngx.arg[1] = stripped(request, sub(text, 1, whole - 1)) .. sub(text, whole)
-        request.rest, request.held = nil, nil
+        if last then read_usage(request, sub(text, whole)) end
         return
     end
-    request.rest, request.held = sub(text, whole), true
+    local rest = sub(text, whole)
+    request.parts = {rest, length = #rest}
     ngx.arg[1] = stripped(request, sub(text, 1, whole - 1))
 end
 
@@ -96,14 +119,12 @@ function M.body()
         request.first_byte = ngx.now() - ngx.req.start_time()
     end
     if request.sse then
-        if text ~= "" or request.rest then stream(request, text, last) end
+        if text ~= "" or request.rest or request.parts then stream(request, text, last) end
     elseif text ~= "" then
+        request.length = request.length + #text
         request.tail = sub((request.tail or "") .. text, -TAIL)
     end
-    if last and request.tail then
-        local at = match(request.tail, '.*()"usage"%s*:')
-        if at then read_usage(request, sub(request.tail, at)) end
-    end
+    if last and request.tail then read_usage(request, request.tail) end
 end
 
 -- The end of every request: its real usage, and the figures.
@@ -117,8 +138,9 @@ function M.log()
         request.tokens_in, request.tokens_out = 0, 0
     elseif not request.counted then
         -- Cut off by the client, or an engine that does not tell: an event is about one token.
-        request.tokens_in = math.ceil(#request.text / 4)
+        request.tokens_in = limits.guess_request(#request.text)
         request.tokens_out = request.events
+        if request.writes then request.tokens_out = request.events + limits.guess(request.length) end
     end
     limits.settle(key, request.charged, request.tokens_in + request.tokens_out)
     metrics.request(request, key, status)

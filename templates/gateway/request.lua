@@ -10,15 +10,22 @@ local pool = require "gateway_pool"
 local MOST_TRIES = 3
 local CONNECT_SECONDS, SEND_SECONDS = 3, 60
 local RETRY_SECONDS = 5
--- What is passed on; the value says how a system prompt gets in and whether usage is asked for.
+-- What is passed on; the value says how a system prompt gets in, whether usage is asked for and
+-- whether the answer is text that the model wrote.
 local PATHS = {
-    ["/v1/chat/completions"] = {system = "messages", usage = true},
-    ["/v1/completions"] = {usage = true},
-    ["/v1/responses"] = {system = "instructions"},
+    ["/v1/chat/completions"] = {system = "messages", usage = true, writes = true},
+    ["/v1/completions"] = {usage = true, writes = true},
+    ["/v1/responses"] = {system = "instructions", writes = true},
     ["/v1/embeddings"] = {},
     ["/v1/rerank"] = {},
     ["/v1/score"] = {},
 }
+
+-- The names that are read here, of which an engine must not find another one.
+local READ = {model = true, messages = true, instructions = true, stream = true,
+    stream_options = true}
+local READ_OF_MESSAGE = {role = true, content = true}
+local READ_OF_OPTIONS = {include_usage = true}
 
 -- What is known of requests on their way, by id: nginx forgets ngx.ctx when it tries again.
 local under_way = {}
@@ -37,10 +44,15 @@ local function body()
     return text or ""
 end
 
-local function with_content(text, at, place, prompt)
+local function with_content(text, place, prompt)
     local first = text:sub(place[1], place[1])
     if first == '"' then return {place[1] + 1, place[1], json.quoted(prompt .. "\n\n"):sub(2, -2)} end
-    if first ~= "[" then return {at, at - 1, ""} end
+    if text:sub(place[1], place[2]) == "null" then
+        return {place[1], place[2], json.quoted(prompt)}
+    end
+    if first ~= "[" then
+        return answer.invalid("The content of a message is neither text nor a list.", "messages")
+    end
     local comma = text:find("^%s*%]", place[1] + 1) and "" or ","
     local part = '{"type":"text","text":' .. json.quoted(prompt) .. "}" .. comma
     return {place[1] + 1, place[1], part}
@@ -52,7 +64,7 @@ local function add_system(request, how, fields, text, prompt)
     local place = fields[how]
     if how == "instructions" then
         if place and text:sub(place[1], place[1]) == '"' then
-            request[#request + 1] = with_content(text, place[1], place, prompt)
+            request[#request + 1] = with_content(text, place, prompt)
         elseif place then
             request[#request + 1] = {place[1], place[2], json.quoted(prompt)}
         else
@@ -66,11 +78,11 @@ local function add_system(request, how, fields, text, prompt)
     end
     local at = text:find("[^ \t\r\n]", place[1] + 1)
     if text:sub(at, at) == "{" then
-        local message, problem = json.members(text, at)
+        local message, problem = json.members(text, at, READ_OF_MESSAGE)
         if not message then return answer.invalid("A message cannot be read: " .. problem .. ".") end
         local role = json.value(text, message.role)
         if (role == "system" or role == "developer") and message.content then
-            request[#request + 1] = with_content(text, at, message.content, prompt)
+            request[#request + 1] = with_content(text, message.content, prompt)
             return
         end
     end
@@ -91,8 +103,10 @@ local function ask_for_usage(request, fields, text)
         request[#request + 1] = {place[1], place[2], '{"include_usage":true}'}
         return true
     end
-    local options = json.members(text, place[1])
-    if not options then return false end
+    local options, problem = json.members(text, place[1], READ_OF_OPTIONS)
+    if not options then
+        return answer.invalid("stream_options cannot be used: " .. problem .. ".", "stream_options")
+    end
     local wanted = options.include_usage
     if wanted then
         if text:sub(wanted[1], wanted[2]) == "true" then return false end
@@ -169,7 +183,7 @@ function M.first()
         return answer.fail(405, "invalid_request_error", nil, "Use POST here.")
     end
     local text = body()
-    local fields, problem = json.document(text)
+    local fields, problem = json.document(text, READ)
     if not fields then return answer.invalid("The request cannot be used: " .. problem .. ".") end
     local asked = json.value(text, fields.model)
     if type(asked) ~= "string" then
@@ -180,6 +194,7 @@ function M.first()
     local request = {
         key = key, route = route, asked = asked, text = text, model = fields.model, edits = {},
         tried = {}, tries = 0, failures = {}, tokens_in = 0, tokens_out = 0, events = 0,
+        length = 0, writes = path.writes,
         stream = fields.stream ~= nil and text:sub(unpack(fields.stream)) == "true",
     }
     if route.system and path.system then
@@ -189,9 +204,8 @@ function M.first()
         request.strip = ask_for_usage(request.edits, fields, text)
     end
     request.charged = limits.admit(key, #text)
-    ngx.ctx.request = request
     under_way[ngx.var.request_id] = request
-    return attempt(request)
+    return ngx.exec("@service")
 end
 
 -- How the last try ended, of the states that nginx keeps of all of them.
@@ -204,11 +218,12 @@ local function failure()
     return status == 504 and "late" or "broken"
 end
 
--- The request again, after a service failed it before it answered anything.
-function M.again()
+-- A try of the request: the first, or another one after a service failed it before it answered
+-- anything.
+function M.try()
     local request = under_way[ngx.var.request_id]
-    if not request then return answer.refused() end
     ngx.ctx.request = request
+    if not request.id then return attempt(request) end
     local what, id = failure(), request.id
     pool.leave(id)
     pool.failed(id, what)

@@ -158,6 +158,24 @@ def test_files_of_a_machine(server: Server, tmp_path: Path) -> None:
     assert from_parts(machine_parts(host, False, files)).shape is None
 
 
+def test_many_shards_of_a_machine(server: Server, tmp_path: Path) -> None:
+    """The index names what counts and says its total: no header is read, no variant counted."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_bytes(qwen_files.CONFIG.read_bytes())
+    names = [f"model-{number:05}-of-00163.safetensors" for number in range(1, 164)]
+    for name in [*names, "model.fp16-00001-of-00002.safetensors"]:
+        (folder / name).write_bytes(b"no header")
+    index = {"metadata": {"total_size": 777_000}, "weight_map": {f"t{n}": n for n in names}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    host = LocalHost("here")
+    script = held_script(str(tmp_path), "box", {"k": str(folder)}, gpus=False, pinned=False)
+    files = parse_held(host.run(script).out, "box", {}).files["k"]
+    known = from_parts(machine_parts(host, False, files))
+    assert known.shape is not None
+    assert known.shape.weights.total == 777_000
+
+
 @pytest.mark.parametrize(
     ("source", "why"),
     [

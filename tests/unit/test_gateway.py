@@ -48,6 +48,11 @@ FAR = {
 }
 
 
+# Addresses as ssh takes them, of which only the host counts for a gateway.
+LOGIN = {**FAR, "address": "ada@login.example:2222"}
+SITE = {**FAR, "address": "x.example", "site-address": "ada@[fd00::9]:22"}
+
+
 def folders(text: str, root: Path) -> Roots:
     """Our templates and the kinds that are needed, which load in no time."""
     inventory = root / "fleet" / "inventory"
@@ -61,7 +66,8 @@ def folders(text: str, root: Path) -> Roots:
     (inventory / "prompts").mkdir(exist_ok=True)
     (inventory / "prompts" / "p.txt").write_text("Be kind.\n")
     (inventory / "m.yaml").write_text(text)
-    (inventory / "far.yaml").write_text(json.dumps(FAR))
+    for name, one in (("far", FAR), ("login", LOGIN), ("site", SITE)):
+        (inventory / f"{name}.yaml").write_text(json.dumps(one))
     (inventory / "models").mkdir(exist_ok=True)
     declared = {
         "source": "hf:Qwen/Qwen3-8B",
@@ -120,6 +126,8 @@ def test_alias_directories_are_models_with_their_own_prompt(tmp_path: Path) -> N
         ("systemd", "big", "127.0.0.1", 8000),
         ("systemd", "m/big", "127.0.0.1", 8000),
         ("systemd", "far/any", "far.example", 8003),
+        ("compose", "login/any", "login.example", 8003),
+        ("compose", "site/any", "fd00::9", 8003),
     ],
 )
 def test_addresses(tmp_path: Path, runtime: str, ref: str, host: str, port: int) -> None:
@@ -347,6 +355,21 @@ MISTAKES: list[tuple[Any, dict[str, Any], str]] = [
         "services.big.gateway: has no effect on a service of kind vllm\nhint: remove it",
     ),
 ]
+
+
+def test_no_models_are_not_all_of_them(tmp_path: Path) -> None:
+    gateway = {"keys": {"a": {"secret": "ALPHA", "models": []}}}
+    [error] = load(folders(json.dumps(machine(gateway)), tmp_path / "refused")).errors
+    assert f"{G}.keys.a.models" in error.what
+    # Nor where such a list comes about in another way.
+    gateway["keys"]["a"]["models"] = ["small"]
+    fleet = load(folders(json.dumps(machine(gateway)), tmp_path / "emptied")).fleet
+    settings = fleet.machines["m"].services["gate"].gateway
+    assert settings is not None
+    assert settings.keys["a"].models is not None
+    settings.keys["a"].models.clear()
+    made = render(fleet, "m", {name: Secret(value) for name, value in SECRETS.items()})
+    assert data(made)["keys"] == [{"name": "a", "models": []}]
 
 
 @pytest.mark.parametrize(("gateway", "changes", "wanted"), MISTAKES)
