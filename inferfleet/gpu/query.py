@@ -132,6 +132,11 @@ def _owned(gpu: Gpu, answer: _Answer, units: Mapping[str, Unit]) -> Gpu:
 
 def _owner(pid: int, answer: _Answer, units: Mapping[str, Unit]) -> str:
     session, group = answer.groups.get(pid, ("", ""))
+    # First what we have started ourselves: this machine may be a container, too.
+    known = (answer.children.get(session), answer.children.get(str(pid)))
+    for name, one in units.items():
+        if one.runtime == "process" and one.name in known:
+            return name
     container = _CONTAINER.search(group)
     if container:
         service = answer.containers.get(container[0], FOREIGN)
@@ -139,10 +144,5 @@ def _owner(pid: int, answer: _Answer, units: Mapping[str, Unit]) -> str:
     unit = _SERVICE.search(group)
     for name, one in units.items():
         if one.runtime == "systemd" and unit and unit[1] == one.name:
-            return name
-        if one.runtime == "process" and one.name in (
-            answer.children.get(session),
-            answer.children.get(str(pid)),
-        ):
             return name
     return FOREIGN

@@ -141,6 +141,12 @@ def test_a_process_of_the_process_runtime(path: Path, tmp_path: Path, process: i
     assert [p.owner for p in facts.gpus[0].processes] == ["small", FOREIGN]
 
 
+def test_a_process_of_ours_on_a_machine_that_is_a_container() -> None:
+    text = f"process\t7\t7\t/docker/{'b' * 64}\nchild\tsmall\t7\nend\n"
+    known = GpuFacts((Gpu(0, "GPU-0", "x", processes=(Process(7, "p"),)),))
+    assert parse_answer(text, UNITS, known).gpus[0].processes[0].owner == "small"
+
+
 @pytest.mark.parametrize(
     ("group", "owner"),
     [
