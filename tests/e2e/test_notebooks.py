@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import json
 import shlex
 from collections.abc import Iterator
@@ -95,7 +96,7 @@ class Lab:
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     if reason := unavailable():
-        pytest.skip(reason)
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
     environment = notebooks.build()
     binds = {environment: str(environment), vllm.base(environment): str(vllm.base(environment))}
     folder = tmp_path_factory.mktemp("lab")
