@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import json
+import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
