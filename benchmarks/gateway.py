@@ -109,9 +109,9 @@ def _through(running: Any) -> dict[str, Any]:
 
 @contextmanager
 def _ours(folder: Path, engine: int) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    from inferfleet.load import load_fleet
+    from inferfleet.load.load import load_fleet
     from inferfleet.paths import Roots
-    from inferfleet.render import render, write_release
+    from inferfleet.render.render import render, write_release
     from inferfleet.secrets import Secret
 
     root, port = folder / f"root-{secrets.token_hex(4)}", free_port()

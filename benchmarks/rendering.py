@@ -71,9 +71,9 @@ def _machine(number: int) -> dict[str, Any]:
 
 def render_all(folder: Path) -> int:
     """Load, validate and render every machine of the inventory; the number of files."""
-    from inferfleet.load import load_fleet
+    from inferfleet.load.load import load_fleet
     from inferfleet.paths import Roots
-    from inferfleet.render import render
+    from inferfleet.render.render import render
     from inferfleet.secrets import Secret
 
     fleet = load_fleet(Roots(REPOSITORY, folder))

@@ -11,7 +11,7 @@ __all__ = ["FleetError", "__version__", "endpoint"]
 def __getattr__(name: str) -> Any:
     # Importing the package must stay free of heavy imports: `invoke --list` pays for each.
     if name == "endpoint":
-        from inferfleet.endpoints import endpoint
+        from inferfleet.operations.endpoints import endpoint
 
         return endpoint
     if name == "FleetError":

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from inferfleet.load import Loaded, load
+from inferfleet.load.load import Loaded, load
 from inferfleet.paths import Roots
 
 CASES = Path(__file__).resolve().parent / "cases" / "load"

@@ -16,10 +16,10 @@ from typing import Any
 import httpx
 from ports import free_port
 
-from inferfleet.load import load_fleet
+from inferfleet.load.load import load_fleet
 from inferfleet.paths import Roots
-from inferfleet.release import Release
-from inferfleet.render import render, write_release
+from inferfleet.release.release import Release
+from inferfleet.render.render import render, write_release
 from inferfleet.schema.fleet import Fleet
 from inferfleet.schema.machine import Machine
 from inferfleet.secrets import Secret

@@ -14,12 +14,12 @@ from typing import Any
 
 import yaml
 
-from inferfleet.archive import own_files
-from inferfleet.manifest import dump_manifest
 from inferfleet.models.need import ModelNeed, Source
-from inferfleet.observed import Observed, parse_observed
-from inferfleet.plan import Goal, Plan, make_plan
-from inferfleet.release import File, Probe, Release, Unit
+from inferfleet.observe.observed import Observed, parse_observed
+from inferfleet.plan.plan import Goal, Plan, make_plan
+from inferfleet.release.archive import own_files
+from inferfleet.release.manifest import dump_manifest
+from inferfleet.release.release import File, Probe, Release, Unit
 
 CASES = Path(__file__).resolve().parent / "cases" / "plan"
 ROOT = "/srv/box"

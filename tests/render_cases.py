@@ -6,10 +6,10 @@ import dataclasses
 from functools import cache
 from pathlib import Path
 
-import inferfleet.render
-from inferfleet.load import load_fleet
+from inferfleet.load.load import load_fleet
 from inferfleet.paths import Roots
-from inferfleet.release import Release
+from inferfleet.release.release import Release
+from inferfleet.render import render
 from inferfleet.schema.fleet import Fleet
 from inferfleet.schema.machine import Machine
 from inferfleet.secrets import Secret
@@ -38,13 +38,13 @@ def render_case(case: str) -> Release:
 
 
 def render_fleet(over: Fleet, name: str) -> Release:
-    real = inferfleet.render.EMBEDDED
-    inferfleet.render.EMBEDDED = "/opt/inferfleet/engines/embedded.py"
+    real = render.EMBEDDED
+    render.EMBEDDED = "/opt/inferfleet/engines/embedded.py"
     try:
         machine = over.machines[name]
-        return inferfleet.render.render(over, name, secrets(machine), home=HOME, python=PYTHON)
+        return render.render(over, name, secrets(machine), home=HOME, python=PYTHON)
     finally:
-        inferfleet.render.EMBEDDED = real
+        render.EMBEDDED = real
 
 
 def with_service(over: Fleet, machine: str, service: str, **changes: object) -> Fleet:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import pickle
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
-from inferfleet.capacity.parts import Parts, source_parts
-from inferfleet.capacity.reading import shape_of
-from inferfleet.capacity.shape import Shape
+from inferfleet.cache import cache_folder, read_kept, write_kept
+from inferfleet.capacity.shape.parts import Parts, source_parts
+from inferfleet.capacity.shape.reading import shape_of
+from inferfleet.capacity.shape.shape import Shape
 from inferfleet.errors import FleetError
 from inferfleet.models.need import ModelNeed
 from inferfleet.models.progress import Revealing
-from inferfleet.models.source import source_text
-from inferfleet.snapshot import cache_folder, read_kept
+from inferfleet.models.sources.source import source_text
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,7 @@ def _folder() -> Path | None:
 def _identity() -> bytes:
     """Of the program that makes shapes: another version of it makes them anew."""
     total = sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
         total.update(path.read_bytes())
     return total.digest()
 
@@ -97,13 +94,5 @@ def _read(name: str) -> object:
 
 def _write(name: str, value: Known) -> None:
     folder = _folder()
-    if folder is None:
-        return
-    path = folder / name
-    new = path.with_name(f"{name}.{os.getpid()}")
-    with suppress(OSError):
-        folder.mkdir(mode=0o700, exist_ok=True)
-        handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(_identity() + pickle.dumps(value))
-        new.replace(path)
+    if folder:
+        write_kept(folder / name, _identity(), value)

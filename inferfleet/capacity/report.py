@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from inferfleet.capacity.admission.situation import Room, Situation
 from inferfleet.capacity.facts import Known
 from inferfleet.capacity.held import Card, Held
-from inferfleet.capacity.situation import Room, Situation
 from inferfleet.capacity.term import Claim, Term
 from inferfleet.capacity.words import exact, human, series, size
 

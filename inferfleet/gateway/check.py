@@ -10,10 +10,10 @@ from inferfleet.gateway.routes import At, Offers, offers, upstreams
 from inferfleet.gateway.targets import address
 from inferfleet.models.need import ModelNeed
 from inferfleet.names import name_hint
-from inferfleet.resolve import resolve
 from inferfleet.schema.gateway import Gateway
 from inferfleet.schema.machine import Service
-from inferfleet.view import View
+from inferfleet.schema.view import View
+from inferfleet.services.resolve import resolve
 
 _ANYWHERE = "/opt/inferbase"
 

@@ -6,14 +6,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from inferfleet.draft import SecretLine
 from inferfleet.errors import USAGE, FleetError
 from inferfleet.gateway.routes import offers, upstreams
 from inferfleet.gateway.targets import Target, address
-from inferfleet.nodes import dotted
-from inferfleet.resolve import Resolved
+from inferfleet.release.draft import SecretLine
 from inferfleet.schema.fleet import Fleet
 from inferfleet.schema.gateway import Gateway
+from inferfleet.schema.nodes import dotted
+from inferfleet.services.resolve import Resolved
 
 KEYS = "GATEWAY_KEYS"
 # The one directory of the image in which anybody may write, and with it of a new volume there.

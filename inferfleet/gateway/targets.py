@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from inferfleet.errors import USAGE, FleetError
 from inferfleet.names import name_hint
-from inferfleet.resolve import Resolved, resolve
 from inferfleet.schema.fleet import Fleet
+from inferfleet.services.resolve import Resolved, resolve
 
 # Ollama answers OpenAI's paths too.
 APIS = ("openai", "ollama")

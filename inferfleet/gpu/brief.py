@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from inferfleet.gpu.rows import memory_words
 from inferfleet.gpu.trouble import explain
-from inferfleet.observed import Observed
+from inferfleet.observe.observed import Observed
 
 MIB = 1 << 20
 FIELDS = 6

@@ -10,7 +10,7 @@ from inferfleet.errors import FleetError
 from inferfleet.gpu.facts import FOREIGN, Gpu, GpuFacts, Xid
 from inferfleet.gpu.report import parse_report
 from inferfleet.gpu.trouble import explain
-from inferfleet.release import Unit
+from inferfleet.release.release import Unit
 from inferfleet.remote import program
 
 SECONDS = 120.0

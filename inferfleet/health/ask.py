@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from inferfleet.release import Counters, Probe
+from inferfleet.release.release import Counters, Probe
 from inferfleet.secrets import Secret
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from inferfleet.health.ask import Reply, Sample
-from inferfleet.observed import UnitState
-from inferfleet.states import age
+from inferfleet.observe.observed import UnitState
+from inferfleet.observe.states import age
 
 # busy: it generates, though not for us within the deadline. All others are not healthy.
 GOOD = frozenset({"healthy", "busy"})

@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from inferfleet.apply import operator
+from inferfleet.apply.apply import operator
 from inferfleet.errors import LOCKED, FleetError
 from inferfleet.events import Event, Listener
-from inferfleet.host import Conversation, Host
 from inferfleet.hostprep.facts import LAST_LINE, Facts, Look, join, look_script, parse_facts
 from inferfleet.hostprep.judge import Prepared, judge, look_for
 from inferfleet.hostprep.script import act_script
 from inferfleet.hostprep.setting import WRONG, Ground, Kind
-from inferfleet.journal import Lock
+from inferfleet.hosts.host import Conversation, Host
+from inferfleet.observe.journal import Lock
 from inferfleet.remote import program
 
 # Building a boot image takes minutes; nothing else here takes seconds.

@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterator
 from inferfleet.errors import USAGE, FleetError
 from inferfleet.hostprep.merge import settings_of, wanted_settings
 from inferfleet.hostprep.setting import Wanted
-from inferfleet.nodes import dotted
 from inferfleet.schema.fleet import Fleet
-from inferfleet.view import Locate, View
+from inferfleet.schema.nodes import dotted
+from inferfleet.schema.view import Locate, View
 
 
 def check_profiles(fleet: Fleet, locate: Locate) -> Iterator[FleetError]:

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from inferfleet.connect import open_host
 from inferfleet.errors import FleetError
 from inferfleet.events import Listener
-from inferfleet.host import Host
 from inferfleet.hostprep.act import Acted, act, generations, interrupted, look, undo
 from inferfleet.hostprep.facts import Facts
 from inferfleet.hostprep.judge import Prepared, judge
 from inferfleet.hostprep.registry import left_behind, load_kinds, signs
 from inferfleet.hostprep.setting import Ground
+from inferfleet.hosts.connect import open_host
+from inferfleet.hosts.host import Host
 
 if TYPE_CHECKING:
-    from inferfleet.brief import Brief
     from inferfleet.hosts.early import Early
+    from inferfleet.run.brief import Brief
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
-from inferfleet.apply import KEEP_GENERATIONS, operator
+from inferfleet.apply.apply import KEEP_GENERATIONS, operator
 from inferfleet.hostprep.facts import look_script
 from inferfleet.hostprep.judge import Prepared, do_steps, look_for
 from inferfleet.hostprep.setting import Ground, Kind

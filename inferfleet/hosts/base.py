@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 
 from inferfleet.errors import FleetError
-from inferfleet.host import Conversation, Result
 from inferfleet.hosts import shell
+from inferfleet.hosts.host import Conversation, Result
 from inferfleet.hosts.program import Program, Session, Talk, collect, lines
 from inferfleet.hosts.sudo import Sudo
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from inferfleet.errors import FleetError
-from inferfleet.host import Result
+from inferfleet.hosts.host import Result
 
 # A line longer than this is handed out in pieces, so that an endless one cannot fill memory.
 LINE_LIMIT = 1 << 20

@@ -10,7 +10,7 @@ from hashlib import sha256
 from inferfleet.errors import FleetError
 from inferfleet.models.need import ModelNeed
 from inferfleet.models.needs import single_file
-from inferfleet.models.store import Store
+from inferfleet.models.transfer.store import Store
 
 # Names of what inferbase has put into an alias directory, as a JSON list; nothing else there
 # is ever touched.

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from inferfleet.errors import USAGE, FleetError, Where
 from inferfleet.models.need import ModelNeed
 from inferfleet.models.needs import model_need
-from inferfleet.nodes import dotted
 from inferfleet.schema.fleet import Fleet
 from inferfleet.schema.machine import ModelSpec, Service
-from inferfleet.view import Locate, View
+from inferfleet.schema.nodes import dotted
+from inferfleet.schema.view import Locate, View
 
 # Any absolute path does: only what is said of models is checked here.
 _ANYWHERE = "/models"

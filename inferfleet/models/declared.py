@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from inferfleet.errors import USAGE, FleetError
 from inferfleet.models.need import Source
-from inferfleet.models.source import parse_source, source_text
+from inferfleet.models.sources.source import parse_source, source_text
 from inferfleet.names import name_hint
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 from inferfleet.models.need import ModelNeed
 from inferfleet.models.observe import ModelState
 from inferfleet.models.shelf import Shelf
-from inferfleet.models.source import source_text
+from inferfleet.models.sources.source import source_text
 
 COLUMNS = ["machine", "model", "revision", "state", "size", "used_by", "pages", "place"]
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from inferfleet.errors import USAGE, FleetError
 from inferfleet.models.declared import Wanted, refuse, wanted
 from inferfleet.models.need import ModelNeed, Source
-from inferfleet.models.source import source_text, web_file
+from inferfleet.models.sources.source import source_text, web_file
 
 if TYPE_CHECKING:
     from inferfleet.schema.machine import ModelSpec

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from inferfleet.errors import USAGE, FleetError
-from inferfleet.host import Host
+from inferfleet.hosts.host import Host
 from inferfleet.models.need import ModelNeed
 from inferfleet.models.observe import ModelState
 from inferfleet.models.progress import Progress
-from inferfleet.models.source import source_text
+from inferfleet.models.sources.source import source_text
 from inferfleet.models.stamp import Stamp, StampFile
 
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from inferfleet.host import Host
+from inferfleet.hosts.host import Host
 from inferfleet.models.alias import remove_alias
 from inferfleet.models.need import ModelNeed, Source
 from inferfleet.models.shelf import Shelf
-from inferfleet.models.store import open_store
+from inferfleet.models.transfer.store import open_store
 
 META = ".inferbase"
 BUSY = "another run is at work on a model"

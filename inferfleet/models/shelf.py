@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from inferfleet.errors import FleetError
-from inferfleet.host import Host
-from inferfleet.models.origin import Contents
+from inferfleet.hosts.host import Host
+from inferfleet.models.sources.origin import Contents
 from inferfleet.models.stamp import Stamp, parse_stamp
 from inferfleet.remote import program
 

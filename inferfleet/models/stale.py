@@ -12,10 +12,10 @@ from inferfleet.errors import FleetError
 from inferfleet.models.need import ModelNeed
 from inferfleet.models.needs import pinned
 from inferfleet.models.observe import ModelState, fits
-from inferfleet.models.origin import Contents
 from inferfleet.models.progress import Revealing
-from inferfleet.models.source import loopback, source_text
-from inferfleet.models.sources import contents_now
+from inferfleet.models.sources.origin import Contents
+from inferfleet.models.sources.source import loopback, source_text
+from inferfleet.models.sources.sources import contents_now
 
 Staleness = Literal["current", "missing", "stale", "partial", "unmanaged"]
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from inferfleet.errors import FleetError
 from inferfleet.events import Event, Listener
-from inferfleet.host import Host
+from inferfleet.hosts.host import Host
 from inferfleet.models.need import ModelNeed
 from inferfleet.models.observe import ModelState, fits
-from inferfleet.models.source import source_text
+from inferfleet.models.sources.source import source_text
 from inferfleet.remote import program
 
 # A file of a terabyte on a slow disk.

@@ -35,9 +35,9 @@ def capacity(
     if model and service:
         raise FleetError("--model asks about no service", "leave one of them out", code=USAGE)
     from inferfleet.capacity.report import COLUMNS, data, lines, rows
-    from inferfleet.capacity.survey import Asked, survey
+    from inferfleet.operations.capacity import Asked, survey
     from inferfleet.parallel import on_each
-    from inferfleet.run import Run
+    from inferfleet.run.run import Run
     from inferfleet.show import data as show_data
     from inferfleet.show import hidden, table
     from inferfleet.tasks.carry import one_code

@@ -10,10 +10,10 @@ from inferfleet.errors import FAILED, OK, FleetError
 from inferfleet.tasks.edge import as_called, report
 
 if TYPE_CHECKING:
-    from inferfleet.apply import Outcome
+    from inferfleet.apply.apply import Outcome
     from inferfleet.parallel import Answer
-    from inferfleet.run import Run
-    from inferfleet.session import Planned, Session
+    from inferfleet.run.run import Run
+    from inferfleet.run.session import Planned, Session
 
 
 def plan_all(
@@ -32,7 +32,7 @@ def plan_all(
 
 def show_plans(run: Run, answers: list[Answer[Planned]], to_stdout: bool) -> None:
     """Every machine's plan or error; on stderr the content of new files is left out."""
-    from inferfleet.diff import plan_lines
+    from inferfleet.plan.diff import plan_lines
     from inferfleet.show import say
 
     stream = sys.stdout if to_stdout else sys.stderr
@@ -148,7 +148,7 @@ def _sum_up(run: Run, rows: list[dict[str, Any]], what: str, form: str) -> None:
     local = [n for n in run.machines if run.brief(n).local]
     good = {row["machine"] for row in rows if row["result"] in {"changed", "unchanged"}}
     if what == "up" and local and set(local) <= good:
-        from inferfleet.endpoints import try_lines
+        from inferfleet.operations.endpoints import try_lines
 
         for name in local:
             say(as_called("\n".join(try_lines(run.brief(name)))))

@@ -12,7 +12,7 @@ from inferfleet.tasks.carry import carry_out, one_code, plan_all, show_plans
 from inferfleet.tasks.edge import overlay, verb
 
 if TYPE_CHECKING:
-    from inferfleet.plan import Goal
+    from inferfleet.plan.plan import Goal
 
 EVICT = "stop services that were not asked for where memory is short"
 
@@ -28,7 +28,7 @@ def up(
     evict: bool = False,
 ) -> int:
     """Converge the machine, start its services if they fit, wait until they answer."""
-    from inferfleet.plan import Goal
+    from inferfleet.plan.plan import Goal
 
     def goal(chosen: frozenset[str] | None) -> Goal:
         return Goal(True, chosen, evict=evict)
@@ -46,7 +46,7 @@ def apply(
     yes: bool = False,
 ) -> int:
     """Converge what is there; start nothing that is stopped."""
-    from inferfleet.plan import Goal
+    from inferfleet.plan.plan import Goal
 
     return _converge(
         c, "apply", lambda chosen: Goal(False, chosen), host, group, service, format, yes
@@ -63,7 +63,7 @@ def restart(
     yes: bool = False,
 ) -> int:
     """Restart services, wait until they answer."""
-    from inferfleet.plan import Goal
+    from inferfleet.plan.plan import Goal
 
     return _converge(
         c, "restart", lambda chosen: Goal(True, chosen, True), host, group, service, format, yes
@@ -80,7 +80,7 @@ def down(
     yes: bool = False,
 ) -> int:
     """Stop and remove services; files, models and generations stay."""
-    from inferfleet.run import Run
+    from inferfleet.run.run import Run
 
     run = Run(overlay(c), host or (), group or (), service or ())
     return carry_out(
@@ -103,7 +103,7 @@ def rollback(
     yes: bool = False,
 ) -> int:
     """Return to a kept generation, wait until its services answer."""
-    from inferfleet.run import Run
+    from inferfleet.run.run import Run
 
     run = Run(overlay(c), host or (), group or ())
     return carry_out(
@@ -126,9 +126,9 @@ def plan(
     evict: bool = False,
 ) -> int:
     """Show what up would change, to the line, without changing it; exit 2 if something would."""
-    from inferfleet.diff import plan_data
-    from inferfleet.plan import Goal
-    from inferfleet.run import Run
+    from inferfleet.plan.diff import plan_data
+    from inferfleet.plan.plan import Goal
+    from inferfleet.run.run import Run
     from inferfleet.show import data, hidden
 
     run = Run(overlay(c), host or (), group or (), service or ())
@@ -163,8 +163,8 @@ def render(
     """Write a machine's files as plain files that work without inferbase; never connects."""
     from pathlib import Path
 
-    from inferfleet.render import write_release
-    from inferfleet.run import Run
+    from inferfleet.render.render import write_release
+    from inferfleet.run.run import Run
     from inferfleet.show import say
 
     if not out:
@@ -189,7 +189,7 @@ def _converge(
     form: str,
     yes: bool,
 ) -> int:
-    from inferfleet.run import Run
+    from inferfleet.run.run import Run
 
     run = Run(overlay(c), host or (), group or (), service or ())
     return carry_out(

@@ -19,10 +19,10 @@ def gpu(
 ) -> int:
     """Show GPUs: memory, power, clocks, links, errors, and whose processes use them."""
     from inferfleet.gpu.facts import GpuFacts
-    from inferfleet.gpu.read import read_gpus
     from inferfleet.gpu.rows import COLUMNS, PROCESS_COLUMNS, gpu_rows, process_rows
+    from inferfleet.operations.gpus import read_gpus
     from inferfleet.parallel import on_each
-    from inferfleet.run import Run
+    from inferfleet.run.run import Run
     from inferfleet.show import data, table
 
     run = Run(overlay(c), host or (), group or ())

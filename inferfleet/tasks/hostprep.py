@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from inferfleet.hostprep.act import Acted
     from inferfleet.hostprep.ground import Seen
     from inferfleet.parallel import Answer
-    from inferfleet.run import Run
+    from inferfleet.run.run import Run
 
 
 @verb()
@@ -166,7 +166,7 @@ def _look(
     """The machines, each looked at and judged; mend: an unfinished run is undone before."""
     from inferfleet.hostprep.ground import GroundSession
     from inferfleet.parallel import on_each
-    from inferfleet.run import Run
+    from inferfleet.run.run import Run
 
     run = Run(overlay(c), host or (), group or ())
 

@@ -49,7 +49,7 @@ def show(
 
     import yaml
 
-    from inferfleet.run import Run
+    from inferfleet.run.run import Run
     from inferfleet.show import data
 
     run = Run(overlay(c), host or (), group or ())
@@ -89,7 +89,7 @@ def validate(c: Context) -> int:
 )
 def schema(c: Context, out: str = "") -> int:
     """Write the JSON Schemas that editors complete and check the YAML files with."""
-    from inferfleet import jsonschema
+    from inferfleet.load import jsonschema
     from inferfleet.show import data, say
 
     if out:
@@ -112,7 +112,7 @@ def probe(
     """Read a machine's facts and write a machine file for it, its hardware matched."""
     import sys
 
-    from inferfleet.probe import machine_file, probe_host
+    from inferfleet.operations.probe import machine_file, probe_host
     from inferfleet.show import data, say
 
     fleet = _fleet(c)
@@ -134,7 +134,7 @@ def probe(
 
 
 def _fleet(c: Context) -> Fleet:
-    from inferfleet.load import load_fleet
+    from inferfleet.load.load import load_fleet
     from inferfleet.paths import find_roots
 
     return load_fleet(find_roots(overlay(c)))

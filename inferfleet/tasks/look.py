@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from invoke.context import Context
 
 from inferfleet.errors import FAILED, OK, USAGE, FleetError
-from inferfleet.tasks.edge import overlay, report, verb
+from inferfleet.tasks.edge import as_called, overlay, report, verb
 
 if TYPE_CHECKING:
     from inferfleet.parallel import Answer
-    from inferfleet.run import Run
+    from inferfleet.run.run import Run
 
 
 @verb()
@@ -25,10 +25,10 @@ def status(
     format: str = "table",
 ) -> int:
     """Show what runs: state, address, generation, and what differs from the inventory."""
+    from inferfleet.operations.status import status_rows
     from inferfleet.parallel import on_each
-    from inferfleet.run import Run
+    from inferfleet.run.run import Run
     from inferfleet.show import output
-    from inferfleet.status import status_rows
 
     run = Run(overlay(c), host or (), group or (), service or ())
     answers = on_each(
@@ -70,8 +70,8 @@ def health(
 ) -> int:
     """Ask every service for one token; exit 3 if one is not well."""
     from inferfleet.amounts import parse_span
-    from inferfleet.health.watch import Wanted, check_health
-    from inferfleet.run import Run
+    from inferfleet.operations.watch import Wanted, check_health
+    from inferfleet.run.run import Run
 
     spans = {"--wait": wait, "--interval": interval, "--for": for_ or "0"}
     seconds = {}
@@ -92,7 +92,8 @@ def health(
         span=seconds["--for"],
         most=at_most if restart else 0,
     )
-    return check_health(Run(overlay(c), host or (), group or (), service or ()), wanted, format)
+    run = Run(overlay(c), host or (), group or (), service or ())
+    return check_health(run, wanted, format, called=as_called)
 
 
 @verb(
@@ -111,8 +112,8 @@ def logs(
     follow: bool = False,
 ) -> int:
     """Print the logs of services; with several, each line says whose it is."""
-    from inferfleet.logs import stream_logs
-    from inferfleet.run import Run
+    from inferfleet.operations.logs import stream_logs
+    from inferfleet.run.run import Run
 
     run = Run(overlay(c), host or (), group or (), service or ())
     errors = stream_logs(run, lines, follow)
@@ -126,7 +127,7 @@ def shell(
     c: Context, host: Sequence[str] | None = None, service: Sequence[str] | None = None
 ) -> int:
     """Open a shell on the machine, or in the container of a service."""
-    from inferfleet.run import Run
+    from inferfleet.run.run import Run
 
     run = Run(overlay(c), host or (), (), service or ())
     if len(run.machines) != 1 or len(service or ()) > 1:
@@ -152,9 +153,9 @@ def history(
     """List what was applied to a machine, by whom, and which generations are kept."""
     from datetime import UTC, datetime
 
-    from inferfleet.generations import read_history
+    from inferfleet.apply.generations import read_history
     from inferfleet.parallel import on_each
-    from inferfleet.run import Run
+    from inferfleet.run.run import Run
     from inferfleet.show import output
 
     run = Run(overlay(c), host or (), group or ())
@@ -190,8 +191,8 @@ def endpoints(
     format: str = "table",
 ) -> int:
     """List what a consumer connects to: base URL, model, and whether it takes a tunnel."""
-    from inferfleet.endpoints import endpoints as find
-    from inferfleet.run import Run
+    from inferfleet.operations.endpoints import endpoints as find
+    from inferfleet.run.run import Run
     from inferfleet.show import output
 
     run = Run(overlay(c), host or (), group or (), service or ())
@@ -210,8 +211,8 @@ def tunnel(
     format: str = "table",
 ) -> int:
     """Forward the services' ports of machines to this one until interrupted."""
-    from inferfleet.run import Run
-    from inferfleet.tunnel import open_tunnels
+    from inferfleet.operations.tunnel import open_tunnels
+    from inferfleet.run.run import Run
 
     run = Run(overlay(c), host or (), group or (), service or ())
     return open_tunnels(run, seconds, format)
@@ -225,9 +226,9 @@ def doctor(
     format: str = "table",
 ) -> int:
     """Say what is missing here and on the machines, each finding with its remedy."""
-    from inferfleet.doctor import FAIL, check_here, check_machine
+    from inferfleet.operations.doctor import FAIL, check_here, check_machine
     from inferfleet.parallel import on_each
-    from inferfleet.run import Run
+    from inferfleet.run.run import Run
     from inferfleet.show import output
 
     rows = [asdict(finding) for finding in check_here()]

@@ -11,9 +11,9 @@ from inferfleet.errors import CHANGES, FAILED, OK, USAGE, FleetError
 from inferfleet.tasks.edge import overlay, report, verb
 
 if TYPE_CHECKING:
-    from inferfleet.models.survey import Survey
+    from inferfleet.operations.survey import Survey
     from inferfleet.parallel import Answer
-    from inferfleet.run import Run
+    from inferfleet.run.run import Run
 
 T = TypeVar("T")
 MODEL = "only this model, by the name of its file or its source; repeatable"
@@ -40,8 +40,8 @@ def update_models(
     yes: bool = False,
 ) -> int:
     """Fetch models that are missing or stale, once per site; restart what runs with them."""
-    from inferfleet.models.route import COLUMNS, plan_update, rows
-    from inferfleet.run import Run
+    from inferfleet.operations.route import COLUMNS, plan_update, rows
+    from inferfleet.run.run import Run
     from inferfleet.show import Reporter, plain_table, say
     from inferfleet.tasks.carry import confirmed
 
@@ -61,7 +61,7 @@ def update_models(
         if not yes and not confirmed(asked):
             report(FleetError("nothing was changed", hint="answer y, or give --yes"))
             return FAILED
-        from inferfleet.update import carry_out
+        from inferfleet.operations.update import carry_out
 
         found = carry_out(plan, addresses, Reporter(run.redact), restart)
     show_rows(run, found, COLUMNS, format)
@@ -72,7 +72,7 @@ def update_models(
 
 
 def _surveys(run: Run, models: frozenset[str]) -> list[Answer[Survey]]:
-    from inferfleet.models.survey import Sources, survey
+    from inferfleet.operations.survey import Sources, survey
 
     sources = Sources()
     return on_machines(
@@ -92,7 +92,7 @@ def on_machines(run: Run, work: Callable[[str], T]) -> list[Answer[T]]:
 
 def chosen_models(run: Run, models: Sequence[str]) -> frozenset[str]:
     """The models that --model names. Raises FleetError (code USAGE) for one nobody has."""
-    from inferfleet.models.source import source_text
+    from inferfleet.models.sources.source import source_text
     from inferfleet.names import name_hint
 
     needs = [need for name in run.machines for need in run.brief(name).draft.release.models]
@@ -110,7 +110,7 @@ def chosen_models(run: Run, models: Sequence[str]) -> frozenset[str]:
 
 def for_people(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The rows with sizes and revisions as people read them."""
-    from inferfleet.models.room import size
+    from inferfleet.models.transfer.room import size
 
     found = []
     for row in rows:

@@ -14,8 +14,8 @@ from inferfleet.tasks.edge import overlay, report, verb
 
 if TYPE_CHECKING:
     from inferfleet.events import Listener
-    from inferfleet.pages import Pages, Pinned
-    from inferfleet.session import Planned, Session
+    from inferfleet.operations.pages import Pages, Pinned
+    from inferfleet.run.session import Planned, Session
 
 
 @verb()
@@ -26,7 +26,7 @@ def pin(
     yes: bool = False,
 ) -> int:
     """Load a service's model into huge pages and restart the service on them."""
-    from inferfleet.pages import pin_plan
+    from inferfleet.operations.pages import pin_plan
 
     def carry(pages: Pages, found: Pinned, listener: Listener) -> None:
         pages.pin(found, listener)
@@ -45,7 +45,7 @@ def unpin(
     yes: bool = False,
 ) -> int:
     """Give the huge pages of a service's model back and restart the service without them."""
-    from inferfleet.pages import unpin_plan
+    from inferfleet.operations.pages import unpin_plan
 
     def carry(pages: Pages, found: Pinned, listener: Listener) -> None:
         pages.unpin(listener)
@@ -65,10 +65,10 @@ def _carry(
     plan: Callable[[Session, str, Pinned], list[str]],
     carry: Callable[[Pages, Pinned, Listener], None],
 ) -> int:
-    from inferfleet.diff import plan_lines
-    from inferfleet.pages import Pages, service_words
-    from inferfleet.plan import Goal
-    from inferfleet.run import Run
+    from inferfleet.operations.pages import Pages, service_words
+    from inferfleet.plan.diff import plan_lines
+    from inferfleet.plan.plan import Goal
+    from inferfleet.run.run import Run
     from inferfleet.show import Reporter, say
     from inferfleet.tasks.carry import confirmed
 

@@ -22,8 +22,8 @@ from inferfleet.tasks.models import (
 
 if TYPE_CHECKING:
     from inferfleet.models.prune import Removal
-    from inferfleet.run import Run
-    from inferfleet.session import Session
+    from inferfleet.run.run import Run
+    from inferfleet.run.session import Session
 
 
 @verb(name="list")
@@ -37,7 +37,7 @@ def list_(
     """Every model and old revision on a machine: its size, and which services use it."""
     from inferfleet.models.listing import COLUMNS, list_rows
     from inferfleet.models.shelf import read_shelf
-    from inferfleet.run import Run
+    from inferfleet.run.run import Run
 
     run = Run(overlay(c), host or (), group or (), service or ())
 
@@ -68,10 +68,10 @@ def verify(
     format: str = "table",
 ) -> int:
     """Compute the checksums of models again, on the machine; exit 1 if one is wrong."""
-    from inferfleet.models.survey import merged
     from inferfleet.models.verify import COLUMNS
     from inferfleet.models.verify import verify as verified
-    from inferfleet.run import Run
+    from inferfleet.operations.survey import merged
+    from inferfleet.run.run import Run
     from inferfleet.show import Reporter
 
     run = Run(overlay(c), host or (), group or (), service or ())
@@ -117,7 +117,7 @@ def prune(
     from inferfleet.models.prune import prune as remove
     from inferfleet.models.prune import removals
     from inferfleet.models.shelf import read_shelf
-    from inferfleet.run import Run
+    from inferfleet.run.run import Run
     from inferfleet.show import plain_table, say
     from inferfleet.tasks.carry import confirmed
 
@@ -193,7 +193,7 @@ def _everywhere(run: Run) -> dict[str, list[Any]]:
     """What every machine of the inventory needs, by models directory: a disk may be shared."""
     from os.path import expanduser
 
-    from inferfleet.brief import make_brief
+    from inferfleet.run.brief import make_brief
 
     chosen = {run.brief(name).models for name in run.machines}
     found: dict[str, list[Any]] = {}
@@ -206,8 +206,8 @@ def _everywhere(run: Run) -> dict[str, list[Any]]:
 
 def _served(session: Any, services: Sequence[str]) -> dict[str, Any]:
     """What a running Ollama has for each service, or why it cannot be asked."""
+    from inferfleet.health.ready import reachable
     from inferfleet.models.ollama import ollama_state
-    from inferfleet.ready import reachable
 
     found: dict[str, Any] = {}
     observed = session.observe() if services else None

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from doc_pages import PAGES, REPOSITORY, commands, read_page
 
-from inferfleet.docs import arguments_of
+from inferfleet.docs.reference import arguments_of
 from inferfleet.tasks import ns
 
 EVERY = [read_page(path) for path in PAGES]

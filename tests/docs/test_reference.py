@@ -8,7 +8,8 @@ import pytest
 from doc_pages import REPOSITORY
 
 from inferfleet import errors
-from inferfleet.docs import (
+from inferfleet.docs.profiles import GUIDES, guides, write_guides
+from inferfleet.docs.reference import (
     FOLDER,
     arguments_of,
     fields_of,
@@ -17,14 +18,13 @@ from inferfleet.docs import (
     shipped_fleet,
     write_reference,
 )
-from inferfleet.docs_profiles import GUIDES, guides, write_guides
+from inferfleet.docs.typenames import PLACEHOLDERS as PLACEHOLDER_TEXTS
+from inferfleet.docs.typenames import TYPES
 from inferfleet.hostprep.merge import profile_settings
 from inferfleet.hostprep.verify import verification
-from inferfleet.load import FILE_KINDS
+from inferfleet.load.load import FILE_KINDS
 from inferfleet.schema.placeholders import PLACEHOLDERS
 from inferfleet.tasks import ns
-from inferfleet.typenames import PLACEHOLDERS as PLACEHOLDER_TEXTS
-from inferfleet.typenames import TYPES
 
 TASKS = list(ns.task_names)
 KEYS = [

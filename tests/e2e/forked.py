@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 REPOSITORY = Path(__file__).resolve().parents[2]
 PRELOAD = [
     "fabric", "httpx", "jinja2", "pydantic", "rich.console", "rich.table", "invoke.main",
-    "inferfleet.apply", "inferfleet.hosts.ssh", "inferfleet.load", "inferfleet.render",
-    "inferfleet.run", "inferfleet.tasks.change", "inferfleet.tasks.look", "inferfleet.tunnel",
-    "inferfleet.hostprep.ground", "inferfleet.hostprep.merge", "inferfleet.tasks.hostprep",
+    "inferfleet.apply.apply", "inferfleet.hosts.ssh", "inferfleet.load.load",
+    "inferfleet.render.render", "inferfleet.run.run", "inferfleet.tasks.change",
+    "inferfleet.tasks.look", "inferfleet.operations.tunnel", "inferfleet.hostprep.ground",
+    "inferfleet.hostprep.merge", "inferfleet.tasks.hostprep",
 ]  # fmt: skip
 _PATIENCE = 60.0
 
@@ -62,7 +63,7 @@ def _operate(
         os.fdopen(1, "w", closefd=False),
         os.fdopen(2, "w", closefd=False),
     )
-    from inferfleet import apply
+    from inferfleet.apply import apply
     from inferfleet.events import Event
     from inferfleet.show import Reporter
 

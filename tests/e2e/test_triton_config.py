@@ -10,7 +10,7 @@ import render_cases
 from testbed import notebooks
 from testbed.shell import run
 
-from inferfleet.pbtxt import CONSTANTS, MAPS
+from inferfleet.services.pbtxt import CONSTANTS, MAPS
 
 pytestmark = pytest.mark.slow
 # Triton's client of the version that services/triton.yaml knows; only its definitions are used.
@@ -66,5 +66,5 @@ def test_triton_reads_every_configuration(tmp_path: Path) -> None:
         "both 1 [[4]] {'INPUT0': 'IN'} {}",
         "written 0 []  {}",
     ]
-    # The one map called `input` shares its name with a message; see inferfleet/pbtxt.py.
+    # The one map called `input` shares its name with a message; see inferfleet/services/pbtxt.py.
     assert fields == f"{sorted(CONSTANTS)} {sorted({*MAPS, 'input'})}"

@@ -18,13 +18,13 @@ import llama_cpp_server
 import pytest
 import tiny_gguf
 
-from inferfleet.capacity.cells import Slots, cells
-from inferfleet.capacity.claim import claim
-from inferfleet.capacity.gguf import read_gguf
-from inferfleet.capacity.gguf_shape import gguf_shape
-from inferfleet.capacity.kv import llama_token
-from inferfleet.capacity.rules import compute_buffer
-from inferfleet.capacity.shape import Shape
+from inferfleet.capacity.engines.cells import Slots, cells
+from inferfleet.capacity.engines.claim import claim
+from inferfleet.capacity.engines.kv import llama_token
+from inferfleet.capacity.engines.rules import compute_buffer
+from inferfleet.capacity.shape.gguf import read_gguf
+from inferfleet.capacity.shape.gguf_shape import gguf_shape
+from inferfleet.capacity.shape.shape import Shape
 from inferfleet.capacity.term import Memory
 
 MIB = 1 << 20

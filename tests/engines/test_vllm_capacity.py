@@ -19,11 +19,11 @@ import tiny_configs
 import vllm_caches
 from testbed import vllm
 
-from inferfleet.capacity.claim import claim
-from inferfleet.capacity.claim_vllm import vllm_blocks
-from inferfleet.capacity.config import config_shape
-from inferfleet.capacity.given import Given
-from inferfleet.capacity.shape import Shape
+from inferfleet.capacity.engines.claim import claim
+from inferfleet.capacity.engines.given import Given
+from inferfleet.capacity.engines.vllm import vllm_blocks
+from inferfleet.capacity.shape.config import config_shape
+from inferfleet.capacity.shape.shape import Shape
 from inferfleet.capacity.term import Memory
 
 pytestmark = pytest.mark.vllm

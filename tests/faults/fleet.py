@@ -17,13 +17,13 @@ from typing import Any
 import yaml
 from ports import free_port
 
-from inferfleet.apply import Outcome
+from inferfleet.apply.apply import Outcome
 from inferfleet.events import Event, silent
-from inferfleet.host import Host
-from inferfleet.observed import Observed
-from inferfleet.plan import Goal, Plan
-from inferfleet.run import Run
-from inferfleet.session import Planned, Session
+from inferfleet.hosts.host import Host
+from inferfleet.observe.observed import Observed
+from inferfleet.plan.plan import Goal, Plan
+from inferfleet.run.run import Run
+from inferfleet.run.session import Planned, Session
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SERVER = Path(__file__).resolve().parent / "echo_server.py"

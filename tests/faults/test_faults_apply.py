@@ -11,7 +11,7 @@ from faults.fleet import FleetBox, Recorder
 from ports import free_port
 
 from inferfleet.errors import FleetError
-from inferfleet.plan import Goal
+from inferfleet.plan.plan import Goal
 
 
 def test_first_apply_then_nothing(empty: FleetBox) -> None:

@@ -12,7 +12,7 @@ import pytest
 from faults.fleet import FleetBox
 
 from inferfleet.errors import FleetError
-from inferfleet.host import Conversation
+from inferfleet.hosts.host import Conversation
 from inferfleet.hosts.local import LocalHost
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
@@ -62,7 +62,7 @@ def test_upload_cut(box: FleetBox, size: int) -> None:
 
 
 def test_upload_cut_exactly_at_the_last_file(empty: FleetBox) -> None:
-    from inferfleet.archive import pack
+    from inferfleet.release.archive import pack
 
     planned = empty.planned()
     # All the files, without the blocks of zeros that end the archive.

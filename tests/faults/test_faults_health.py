@@ -20,10 +20,10 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 
 from inferfleet.health import ask
-from inferfleet.health.look import Examiner, Look
-from inferfleet.health.repair import revive
-from inferfleet.health.watch import Wanted, check_health
-from inferfleet.run import Run
+from inferfleet.operations.look import Examiner, Look
+from inferfleet.operations.repair import revive
+from inferfleet.operations.watch import Wanted, check_health
+from inferfleet.run.run import Run
 from inferfleet.tasks.look import health as health_task
 
 SERVER = Path(__file__).resolve().parent / "moody_server.py"

@@ -18,9 +18,9 @@ import pytest
 from faults.fleet import REPOSITORY, FleetBox
 
 from inferfleet.errors import FleetError
-from inferfleet.host import Conversation
+from inferfleet.hosts.host import Conversation
 from inferfleet.hosts.local import LocalHost
-from inferfleet.observed import Observed
+from inferfleet.observe.observed import Observed
 
 OLD, NEW = 1, 2
 BEFORE_SWITCH = ["prepare", "lock", "upload", "stage", "link", "switch"]
@@ -29,10 +29,10 @@ AFTER_SWITCH = ["start", "started", "confirm", "unlock"]
 OPERATOR = """
 import os, signal, sys
 sys.path[:0] = {paths!r}
-import inferfleet.apply as apply
+import inferfleet.apply.apply as apply
 from faults.fleet import MACHINE
-from inferfleet.plan import Goal
-from inferfleet.run import Run
+from inferfleet.plan.plan import Goal
+from inferfleet.run.run import Run
 
 def die(record):
     if record == sys.argv[2]:

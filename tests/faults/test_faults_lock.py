@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from faults.fleet import FleetBox, Recorder
 
-from inferfleet.apply import Outcome
+from inferfleet.apply.apply import Outcome
 from inferfleet.errors import LOCKED, FleetError
 
 

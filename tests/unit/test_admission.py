@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from plan_cases import make_release
 
-from inferfleet.capacity.admission import decide, enough
+from inferfleet.capacity.admission.admission import decide, enough
+from inferfleet.capacity.admission.owners import taken
+from inferfleet.capacity.admission.situation import Situation
 from inferfleet.capacity.held import Card, Container, Held, Holder
-from inferfleet.capacity.owners import taken
-from inferfleet.capacity.situation import Situation
 from inferfleet.capacity.term import Claim, Term
 
 GIB = 1 << 30

@@ -13,15 +13,15 @@ import model_configs as real
 import pytest
 from plan_cases import ROOT, applied, edited, make_release
 
-from inferfleet.capacity import admit as admitting
 from inferfleet.capacity import facts
-from inferfleet.capacity.admit import admit
+from inferfleet.capacity.admission import admit as admitting
+from inferfleet.capacity.admission.admit import admit
 from inferfleet.errors import FleetError
-from inferfleet.host import Result
+from inferfleet.hosts.host import Result
 from inferfleet.models.needs import model_need
-from inferfleet.observed import parse_observed
-from inferfleet.plan import Goal, Plan, make_plan
-from inferfleet.session import Session
+from inferfleet.observe.observed import parse_observed
+from inferfleet.plan.plan import Goal, Plan, make_plan
+from inferfleet.run.session import Session
 
 GIB = 1 << 30
 # (owner, GiB on the GPU or None for what the driver does not tell, type); owner: a service or not.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from inferfleet.argv import build, flags, merge_options
 from inferfleet.errors import FleetError
 from inferfleet.schema.kind import Options
+from inferfleet.services.argv import build, flags, merge_options
 
 VLLM = Options(style="vllm")
 LLAMA = Options(

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from inferfleet.health.ask import ask_health, scrape
-from inferfleet.ready import check
-from inferfleet.release import Counters, Probe, Unit
+from inferfleet.health.ready import check
+from inferfleet.release.release import Counters, Probe, Unit
 from inferfleet.secrets import Secret
 
 KEY = "sesame"

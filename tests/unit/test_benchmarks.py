@@ -16,7 +16,7 @@ from benchmarks import engine, fanout, hostprep, local, rendering, startup
 from benchmarks.figures import Figure, table
 from benchmarks.measure import BenchmarkError, Sample, in_turns, median_ratio, run
 from benchmarks.servers import SSHD, farm
-from inferfleet.load import load_fleet
+from inferfleet.load.load import load_fleet
 from inferfleet.paths import Roots
 
 REPOSITORY = Path(__file__).resolve().parents[2]

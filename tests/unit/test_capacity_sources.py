@@ -12,10 +12,10 @@ import pytest
 import qwen_files
 from unit.models_servers import Asset, Hub, Server, serving
 
-from inferfleet.capacity.asking import held_script, parse_held
+from inferfleet.capacity.admission.asking import held_script, parse_held
+from inferfleet.capacity.admission.shown import from_ollama
 from inferfleet.capacity.facts import from_parts, from_source
-from inferfleet.capacity.parts import machine_parts, source_parts
-from inferfleet.capacity.shown import from_ollama
+from inferfleet.capacity.shape.parts import machine_parts, source_parts
 from inferfleet.errors import FleetError
 from inferfleet.hosts.local import LocalHost
 from inferfleet.models.need import ModelNeed

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inferfleet.amounts import cpuset_cpus
-from inferfleet.conflicts import ranges
+from inferfleet.load.conflicts import ranges
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from hashlib import sha256
 import pytest
 from plan_cases import ROOT, applied, edited, make_release
 
-from inferfleet.archive import pack
-from inferfleet.details import Details, details_script, parse_details, with_details
-from inferfleet.diff import plan_data, plan_lines, reasons
-from inferfleet.observed import parse_observed
-from inferfleet.obstacles import PortTaken
-from inferfleet.plan import Goal, make_plan
-from inferfleet.release import Release
+from inferfleet.observe.observed import parse_observed
+from inferfleet.plan.details import Details, details_script, parse_details, with_details
+from inferfleet.plan.diff import plan_data, plan_lines, reasons
+from inferfleet.plan.obstacles import PortTaken
+from inferfleet.plan.plan import Goal, make_plan
+from inferfleet.release.archive import pack
+from inferfleet.release.release import Release
 
 CANARY = "canary-SECRET"
 COMPOSE = "services:\n  a:\n    image: {image}\n    cpus: {cpus}\n"

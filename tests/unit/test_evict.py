@@ -6,13 +6,13 @@ from dataclasses import replace
 
 from plan_cases import ROOT, applied, edited, make_release
 
-from inferfleet.apply import _variables
-from inferfleet.diff import plan_lines
-from inferfleet.observed import Observed, parse_observed
-from inferfleet.plan import Goal, Plan, make_plan
-from inferfleet.release import Release
-from inferfleet.steps import Step
-from inferfleet.undo import Undo, way_back
+from inferfleet.apply.apply import _variables
+from inferfleet.observe.observed import Observed, parse_observed
+from inferfleet.plan.diff import plan_lines
+from inferfleet.plan.plan import Goal, Plan, make_plan
+from inferfleet.plan.steps import Step
+from inferfleet.plan.undo import Undo, way_back
+from inferfleet.release.release import Release
 
 JOURNAL = "1|1|switched|me@here|2026-01-02T03:04:05Z|up"
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import render_cases
 
-from inferfleet.load import load_fleet
+from inferfleet.load.load import load_fleet
 from inferfleet.paths import Roots
-from inferfleet.release import Release
+from inferfleet.release.release import Release
 from inferfleet.schema.fleet import Fleet
 
 EXAMPLES = render_cases.REPOSITORY / "inventory" / "examples"

@@ -12,18 +12,18 @@ import pytest
 from fleet_files import load_files
 from plan_cases import ROOT, applied, make_release
 
-from inferfleet.brief import make_brief
-from inferfleet.details import Details, acting_services, details_script, parse_details
-from inferfleet.footing import Footing, Missing, footing_problems, parse_missing
 from inferfleet.hostprep.setting import Ground, Wanted
 from inferfleet.hosts.local import LocalHost
-from inferfleet.observed import parse_observed
-from inferfleet.plan import Goal, Plan, make_plan
-from inferfleet.release import Release
-from inferfleet.render import render
+from inferfleet.observe.observed import parse_observed
+from inferfleet.operations.status import status_rows
+from inferfleet.plan.details import Details, acting_services, details_script, parse_details
+from inferfleet.plan.footing import Footing, Missing, footing_problems, parse_missing
+from inferfleet.plan.plan import Goal, Plan, make_plan
+from inferfleet.release.release import Release
+from inferfleet.render.render import render
+from inferfleet.run.brief import make_brief
+from inferfleet.run.session import Session
 from inferfleet.schema.fleet import Fleet
-from inferfleet.session import Session
-from inferfleet.status import status_rows
 
 NVIDIA = Path("/dev/nvidiactl").exists()
 

@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from inferfleet.errors import FleetError
-from inferfleet.load import load
+from inferfleet.load.load import load
 from inferfleet.paths import Roots
-from inferfleet.release import Release
-from inferfleet.render import render
+from inferfleet.release.release import Release
+from inferfleet.render.render import render
 from inferfleet.secrets import Secret
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -404,8 +404,8 @@ def test_a_chat_page_talks_to_the_engines_themselves(tmp_path: Path) -> None:
 
 
 def test_a_gateway_needs_no_model_to_be_tried(tmp_path: Path) -> None:
-    from inferfleet.brief import make_brief
-    from inferfleet.endpoints import try_lines
+    from inferfleet.operations.endpoints import try_lines
+    from inferfleet.run.brief import make_brief
 
     loaded = load(folders(json.dumps(machine()), tmp_path))
     told = try_lines(make_brief(loaded.fleet, "m"))

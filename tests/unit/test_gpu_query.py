@@ -18,11 +18,11 @@ from inferfleet.errors import FleetError
 from inferfleet.gpu import local
 from inferfleet.gpu.facts import FOREIGN, Gpu, GpuFacts, Process, Xid
 from inferfleet.gpu.query import gpu_script, parse_answer
-from inferfleet.gpu.read import read_gpus
 from inferfleet.hosts.local import LocalHost
-from inferfleet.observed import Observed
-from inferfleet.session import Session, observe_script
-from inferfleet.status import status_rows
+from inferfleet.observe.observed import Observed
+from inferfleet.operations.gpus import read_gpus
+from inferfleet.operations.status import status_rows
+from inferfleet.run.session import Session, observe_script
 
 BOX = "a" * 64
 without_driver = pytest.mark.skipif(

@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 
 from inferfleet.amounts import parse_span
-from inferfleet.failure import Failure, find_cause, latest, own_words
 from inferfleet.health.ask import Reply, Sample, read_sample
 from inferfleet.health.judge import Evidence, judge, rate
-from inferfleet.load import load_fleet
-from inferfleet.observed import UnitState
+from inferfleet.load.load import load_fleet
+from inferfleet.observe.observed import UnitState
+from inferfleet.observe.states import age
 from inferfleet.paths import find_roots
-from inferfleet.release import Counters
-from inferfleet.resolve import resolve
-from inferfleet.restarts import policy
+from inferfleet.release.failure import Failure, find_cause, latest, own_words
+from inferfleet.release.release import Counters
 from inferfleet.schema.fleet import Fleet
 from inferfleet.schema.machine import Machine, Restart
-from inferfleet.states import age
+from inferfleet.services.resolve import resolve
+from inferfleet.services.restarts import policy
 
 OLD = UnitState("running", "Up 3 hours (healthy)")
 YOUNG = UnitState("running", "pid 7, up 12 s, restarts 0")

@@ -10,7 +10,7 @@ from gpu_cases import CASES as GPU_CASES
 from plan_cases import make_unit
 from stub_nvidia_smi import install
 
-from inferfleet.capacity.asking import held_script, parse_held
+from inferfleet.capacity.admission.asking import held_script, parse_held
 from inferfleet.capacity.held import Container, ModelFile
 from inferfleet.capacity.machine import live_memory, shares
 from inferfleet.errors import FleetError

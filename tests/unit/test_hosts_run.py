@@ -22,8 +22,8 @@ from ports import free_port
 from sshd_server import Sshd, require_sshd
 
 from inferfleet.errors import FleetError
-from inferfleet.host import Host
 from inferfleet.hosts import shell
+from inferfleet.hosts.host import Host
 from inferfleet.hosts.local import LocalHost
 from inferfleet.hosts.ssh import SshHost
 

@@ -9,10 +9,10 @@ import pytest
 import render_cases
 
 from inferfleet.errors import FleetError
-from inferfleet.render import render
-from inferfleet.resolve import Resolved, resolve
+from inferfleet.render.render import render
 from inferfleet.schema.fields import Option
 from inferfleet.schema.machine import Volume
+from inferfleet.services.resolve import Resolved, resolve
 
 ROOT, MODELS = "/opt/x", "/mnt/models"
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from inferfleet.jsonschema import DIALECT, FOLDER, schema, schema_files, write_schemas
-from inferfleet.load import FILE_KINDS, FOLDERS
+from inferfleet.load.jsonschema import DIALECT, FOLDER, schema, schema_files, write_schemas
+from inferfleet.load.load import FILE_KINDS, FOLDERS
+from inferfleet.load.yaml12 import read
 from inferfleet.paths import PACKAGE
-from inferfleet.yaml12 import read
 
 ROOT = PACKAGE.parent
 FILES = [

@@ -10,10 +10,10 @@ import render_cases
 import yaml
 
 from inferfleet.errors import FleetErrors
-from inferfleet.load import load_fleet
-from inferfleet.observed import parse_observed
+from inferfleet.load.load import load_fleet
+from inferfleet.observe.observed import parse_observed
 from inferfleet.paths import Roots
-from inferfleet.plan import Goal, make_plan
+from inferfleet.plan.plan import Goal, make_plan
 
 TRITON = {"kind": "triton", "repository": {"m": {"versions": {"1": "/srv/m/1"}}}}
 

@@ -71,7 +71,7 @@ def test_runtimes() -> None:
 @pytest.mark.parametrize("case", render_cases.NAMES)
 def test_flags_are_flags_of_the_engine(case: str) -> None:
     """Every flag that a rendered command line holds stands in the engine's own list."""
-    from inferfleet.resolve import resolve
+    from inferfleet.services.resolve import resolve
 
     fleet = render_cases.fleet(case)
     machine = fleet.machines[f"case-{case}"]

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inferfleet.errors import FleetErrors
-from inferfleet.load import load, load_fleet
-from inferfleet.nodes import Node
-from inferfleet.overlay import merge
+from inferfleet.load.load import load, load_fleet
+from inferfleet.load.overlay import merge
+from inferfleet.load.yaml12 import read
 from inferfleet.paths import FOLDERS, PACKAGE, Roots
-from inferfleet.yaml12 import read
+from inferfleet.schema.nodes import Node
 
 S = "services:\n  s:\n    kind: engine\n    model: /m\n"
 VALUE = " - { } ' \" % $ ` \\ # !"

@@ -12,13 +12,21 @@ import pytest
 from plan_cases import make_release
 
 from inferfleet.errors import LOCKED, FleetError
-from inferfleet.host import Result
+from inferfleet.hosts.host import Result
 from inferfleet.hosts.local import LocalHost
 from inferfleet.models.observe import PAGE, complete
 from inferfleet.models.stamp import Stamp, StampFile
-from inferfleet.pages import Kept, Pages, Pinned, parse_pinned, pin_plan, refusal, unpin_plan
+from inferfleet.operations.pages import (
+    Kept,
+    Pages,
+    Pinned,
+    parse_pinned,
+    pin_plan,
+    refusal,
+    unpin_plan,
+)
 from inferfleet.remote import program
-from inferfleet.session import Session
+from inferfleet.run.session import Session
 
 REAL = "/srv/models/m.gguf"
 FACTS = {

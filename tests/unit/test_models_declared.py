@@ -9,7 +9,7 @@ from fleet_files import error_lines, load_files
 
 from inferfleet.models.need import Source
 from inferfleet.models.needs import model_need, pinned
-from inferfleet.resolve import resolve
+from inferfleet.services.resolve import resolve
 
 TINY = "source: hf:org/tiny\n"
 USES = "services:\n  s: {kind: engine, model: tiny}\n"

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from inferfleet.hosts.local import LocalHost
-from inferfleet.models.depot import Depot
 from inferfleet.models.need import ModelNeed, Source
-from inferfleet.models.origin import Contents, WantedFile
-from inferfleet.models.peer import Holder
 from inferfleet.models.prune import Removal, removals
 from inferfleet.models.shelf import OnDisk, Shelf, parse_shelf, read_shelf
+from inferfleet.models.sources.origin import Contents, WantedFile
+from inferfleet.models.sources.web import Web
 from inferfleet.models.stamp import Stamp, StampFile
-from inferfleet.models.web import Web
+from inferfleet.models.transfer.depot import Depot
+from inferfleet.models.transfer.peer import Holder
 
 NOTHING = Stamp("", "", "", (), "")
 SITES = {"a": "lab", "b": "lab", "c": "lab", "x": "office", "y": "office"}

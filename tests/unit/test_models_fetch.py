@@ -19,12 +19,12 @@ from unit.models_servers import Asset, Hub, Server, serving
 
 from inferfleet.errors import LOCKED, FleetError
 from inferfleet.hosts.local import LocalHost
-from inferfleet.models import transfer
-from inferfleet.models.fetch import ensure
 from inferfleet.models.need import ModelNeed
 from inferfleet.models.needs import model_need
 from inferfleet.models.observe import ModelState, observe_script, parse_observed
 from inferfleet.models.stale import latest, staleness
+from inferfleet.models.transfer import transfer
+from inferfleet.models.transfer.fetch import ensure
 from inferfleet.schema.machine import ModelSpec
 from inferfleet.secrets import Secret
 
@@ -603,7 +603,7 @@ def test_a_closed_connection_ends_the_download_on_the_machine(tmp_path: Path, hu
     program = (
         "import sys\n"
         "from inferfleet.hosts.local import LocalHost\n"
-        "from inferfleet.models.fetch import ensure\n"
+        "from inferfleet.models.transfer.fetch import ensure\n"
         "from inferfleet.models.needs import model_need\n"
         "class Log:\n"
         "    def advance(self, key, done, total): done and print(done, flush=True)\n"

@@ -16,17 +16,18 @@ from unit.models_servers import Asset, Hub, Server, serving
 from inferfleet.errors import FleetError
 from inferfleet.events import silent
 from inferfleet.hosts.local import LocalHost
-from inferfleet.models import hub as hub_module
-from inferfleet.models import transfer, web
 from inferfleet.models.declared import declared_model
-from inferfleet.models.fetch import Brought, bring, put_back
 from inferfleet.models.need import ModelNeed
 from inferfleet.models.needs import model_need
 from inferfleet.models.observe import ModelState, observe_script, parse_observed
-from inferfleet.models.peer import Holder, copy_of
 from inferfleet.models.prune import Removal, prune, removals
 from inferfleet.models.shelf import read_shelf
+from inferfleet.models.sources import hub as hub_module
+from inferfleet.models.sources import web
 from inferfleet.models.stale import latest, staleness
+from inferfleet.models.transfer import transfer
+from inferfleet.models.transfer.fetch import Brought, bring, put_back
+from inferfleet.models.transfer.peer import Holder, copy_of
 from inferfleet.models.verify import verify
 from inferfleet.schema.model import DeclaredModel
 from inferfleet.secrets import Secret

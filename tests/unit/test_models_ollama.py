@@ -13,11 +13,11 @@ from unit.models_servers import Asset, Server, serving
 
 from inferfleet.errors import USAGE, FleetError
 from inferfleet.hosts.local import LocalHost
-from inferfleet.models.fetch import ensure
 from inferfleet.models.need import ModelNeed
 from inferfleet.models.needs import model_need
 from inferfleet.models.ollama import ensure_ollama, ollama_state
 from inferfleet.models.stale import latest, staleness
+from inferfleet.models.transfer.fetch import ensure
 
 MODELFILE = {
     "parameters": {"num_ctx": 32768, "stop": "a"},

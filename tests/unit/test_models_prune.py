@@ -12,14 +12,14 @@ import pytest
 import yaml
 from invoke.context import Context
 
-from inferfleet import update
 from inferfleet.errors import FleetError
 from inferfleet.hosts.local import LocalHost
-from inferfleet.models.fetch import Brought
 from inferfleet.models.need import ModelNeed, Source
-from inferfleet.models.route import Fleetwide
 from inferfleet.models.stamp import Stamp, StampFile
-from inferfleet.models.survey import Survey, Want
+from inferfleet.models.transfer.fetch import Brought
+from inferfleet.operations import update
+from inferfleet.operations.route import Fleetwide
+from inferfleet.operations.survey import Survey, Want
 from inferfleet.tasks import carry
 from inferfleet.tasks.shelf import prune
 

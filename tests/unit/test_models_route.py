@@ -9,14 +9,14 @@ import pytest
 
 from inferfleet.errors import FleetError
 from inferfleet.hosts.local import LocalHost
-from inferfleet.models import survey as survey_module
 from inferfleet.models.need import ModelNeed, Source
 from inferfleet.models.observe import ModelState
-from inferfleet.models.route import plan_update, rows
 from inferfleet.models.shelf import Shelf
 from inferfleet.models.stale import Latest
 from inferfleet.models.stamp import Stamp
-from inferfleet.models.survey import Sources, Survey, Want, merged
+from inferfleet.operations import survey as survey_module
+from inferfleet.operations.route import plan_update, rows
+from inferfleet.operations.survey import Sources, Survey, Want, merged
 
 NEED = ModelNeed(
     "s", "k", Source("hf", "org/tiny"), "/m/hf/org--tiny/main", "", models_dir="/m", declared="tiny"

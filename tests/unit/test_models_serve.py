@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from inferfleet.host import Conversation
+from inferfleet.hosts.host import Conversation
 from inferfleet.hosts.local import LocalHost
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIC0 inferbase-copy"
 OWN = "ssh-ed25519 AAAAown me@desk"
-SCRIPT = files("inferfleet.models").joinpath("serve.sh").read_text(encoding="ascii")
+SCRIPT = files("inferfleet.models.transfer").joinpath("serve.sh").read_text(encoding="ascii")
 
 
 @pytest.fixture

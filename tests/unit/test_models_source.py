@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from inferfleet.errors import USAGE, FleetError
 from inferfleet.models.need import Source
 from inferfleet.models.needs import model_need
-from inferfleet.models.source import check_member, parse_source, source_text
+from inferfleet.models.sources.source import check_member, parse_source, source_text
 from inferfleet.schema.machine import ModelSpec
 
 GOOD = [

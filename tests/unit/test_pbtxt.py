@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from inferfleet.errors import FleetError
-from inferfleet.pbtxt import message
+from inferfleet.services.pbtxt import message
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import yaml
 
 from inferfleet.gpu.facts import Gpu
 from inferfleet.hostprep.merge import wanted_settings
-from inferfleet.load import load_fleet
+from inferfleet.load.load import load_fleet
+from inferfleet.operations.probe import machine_file, match_hardware, match_profiles
 from inferfleet.paths import find_roots
-from inferfleet.probe import machine_file, match_hardware, match_profiles
 from inferfleet.schema.fleet import Fleet
 from inferfleet.schema.machine import Machine
 

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inferfleet.errors import FleetError
-from inferfleet.release import Release
-from inferfleet.render import render, write_release
+from inferfleet.release.release import Release
+from inferfleet.render.render import render, write_release
 from inferfleet.schema.fleet import Fleet
 from inferfleet.secrets import Secret
 

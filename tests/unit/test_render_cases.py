@@ -9,7 +9,7 @@ import pytest
 import render_cases
 import yaml
 
-from inferfleet.release import Release
+from inferfleet.release.release import Release
 
 
 def listing(release: Release) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import render_cases
 
-from inferfleet.render import render, write_release
+from inferfleet.render.render import render, write_release
 from inferfleet.secrets import Secret
 
 SERVICE = "guarded"

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import render_cases
 
-from inferfleet.release import Release
-from inferfleet.render import render, write_release
+from inferfleet.release.release import Release
+from inferfleet.render.render import render, write_release
 from inferfleet.schema.machine import Volume
 from inferfleet.secrets import Secret
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from inferfleet.errors import FleetErrors
-from inferfleet.select import Listed, select_machines, select_services
+from inferfleet.run.select import Listed, select_machines, select_services
 
 
 def machine(*groups: str) -> Listed:

@@ -8,22 +8,22 @@ from typing import Any
 import pytest
 from plan_cases import ROOT, applied, edited, make_release, make_unit
 
-from inferfleet.doctor import check_machine
+from inferfleet.apply.generations import read_generation, read_history
 from inferfleet.errors import FleetError
 from inferfleet.events import Event
-from inferfleet.generations import read_generation, read_history
 from inferfleet.health.ask import token_request
-from inferfleet.host import Result
+from inferfleet.health.ready import check
+from inferfleet.hosts.host import Result
 from inferfleet.hosts.local import LocalHost
-from inferfleet.manifest import dump_manifest
-from inferfleet.observed import parse_observed
+from inferfleet.observe.observed import parse_observed
+from inferfleet.observe.states import last_logs
+from inferfleet.operations.doctor import check_machine
 from inferfleet.parallel import on_each
-from inferfleet.plan import Goal, down_plan, make_plan
-from inferfleet.ready import check
-from inferfleet.session import Session
+from inferfleet.plan.plan import Goal, down_plan, make_plan
+from inferfleet.plan.undo import way_back
+from inferfleet.release.manifest import dump_manifest
+from inferfleet.run.session import Session
 from inferfleet.show import Reporter, hidden, mib, output, say
-from inferfleet.states import last_logs
-from inferfleet.undo import way_back
 
 
 class Answers(LocalHost):

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from inferfleet import load, snapshot
-from inferfleet.brief import Brief, make_brief
+from inferfleet.cache import cache_folder, read_kept
 from inferfleet.errors import FleetErrors
+from inferfleet.load import load
 from inferfleet.paths import Roots, find_roots
-from inferfleet.run import Run
-from inferfleet.snapshot import Snapshot
+from inferfleet.run import snapshot
+from inferfleet.run.brief import Brief, make_brief
+from inferfleet.run.run import Run
+from inferfleet.run.snapshot import Snapshot
 
 MACHINE = "address: m1.example\nservices:\n  a: {kind: llama-cpp, model: /m.gguf, port: 8000}\n"
 
@@ -68,8 +70,8 @@ def test_unchanged_files_are_not_loaded_again(
 def test_neither_pydantic_nor_jinja_is_needed_then(overlay: Path) -> None:
     brief(overlay)
     program = (
-        "import sys; from inferfleet.paths import find_roots; import inferfleet.session\n"
-        "from inferfleet.snapshot import Snapshot\n"
+        "import sys; from inferfleet.paths import find_roots; import inferfleet.run.session\n"
+        "from inferfleet.run.snapshot import Snapshot\n"
         "Snapshot(find_roots(sys.argv[1])).briefs(['m1'])\n"
         "print(sorted({'pydantic', 'jinja2', 'yaml', 'inferfleet.capacity'} & sys.modules.keys()))"
     )
@@ -147,11 +149,11 @@ def test_a_damaged_snapshot_is_replaced(
 def test_what_others_may_write_is_not_read(overlay: Path, tmp_path: Path) -> None:
     brief(overlay)
     path, _ = kept(tmp_path)
-    assert snapshot.read_kept(path, path.read_bytes()[:32]) is not None
+    assert read_kept(path, path.read_bytes()[:32]) is not None
     path.chmod(0o666)
-    assert snapshot.read_kept(path, path.read_bytes()[:32]) is None
+    assert read_kept(path, path.read_bytes()[:32]) is None
     path.parent.parent.chmod(0o777)
-    assert snapshot.cache_folder() is None
+    assert cache_folder() is None
 
 
 def test_no_secret_is_kept(overlay: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inferfleet.nodes import Document, Node
-from inferfleet.yaml12 import MAX_BYTES, MAX_DEPTH, MAX_NODES, read, scalar
+from inferfleet.load.yaml12 import MAX_BYTES, MAX_DEPTH, MAX_NODES, read, scalar
+from inferfleet.schema.nodes import Document, Node
 
 PARSERS = [pytest.param(False, id="c"), pytest.param(True, id="python")]
 

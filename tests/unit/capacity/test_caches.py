@@ -7,11 +7,17 @@ from dataclasses import replace
 import model_configs as real
 import pytest
 
-from inferfleet.capacity.blocks import Blocks, Cache, blocks
-from inferfleet.capacity.cells import Slots, cells
-from inferfleet.capacity.config import config_shape
-from inferfleet.capacity.kv import llama_row, llama_token, token_bytes, vllm_state, vllm_token
-from inferfleet.capacity.shape import Layer, Shape, Weights
+from inferfleet.capacity.engines.blocks import Blocks, Cache, blocks
+from inferfleet.capacity.engines.cells import Slots, cells
+from inferfleet.capacity.engines.kv import (
+    llama_row,
+    llama_token,
+    token_bytes,
+    vllm_state,
+    vllm_token,
+)
+from inferfleet.capacity.shape.config import config_shape
+from inferfleet.capacity.shape.shape import Layer, Shape, Weights
 from inferfleet.errors import FleetError
 
 QWEN = config_shape(real.QWEN3_32B)

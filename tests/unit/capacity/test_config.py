@@ -8,9 +8,9 @@ from typing import Any
 import model_configs as real
 import pytest
 
-from inferfleet.capacity.config import config_shape
-from inferfleet.capacity.kv import token_bytes
-from inferfleet.capacity.shape import State
+from inferfleet.capacity.engines.kv import token_bytes
+from inferfleet.capacity.shape.config import config_shape
+from inferfleet.capacity.shape.shape import State
 from inferfleet.errors import FleetError
 
 # (config, parameters in 1e9 as their authors count them, bytes of cache per token, kinds)

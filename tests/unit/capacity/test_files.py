@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inferfleet.capacity import gguf as module
-from inferfleet.capacity.config import config_shape
-from inferfleet.capacity.gguf import Many, Reader, read_gguf
-from inferfleet.capacity.gguf_shape import gguf_shape
-from inferfleet.capacity.reading import shape_of
-from inferfleet.capacity.safetensors import index_files, read_safetensors, stored_shape
+from inferfleet.capacity.shape import gguf as module
+from inferfleet.capacity.shape.config import config_shape
+from inferfleet.capacity.shape.gguf import Many, Reader, read_gguf
+from inferfleet.capacity.shape.gguf_shape import gguf_shape
+from inferfleet.capacity.shape.reading import shape_of
+from inferfleet.capacity.shape.safetensors import index_files, read_safetensors, stored_shape
 from inferfleet.errors import FleetError
 
 

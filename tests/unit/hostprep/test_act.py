@@ -14,14 +14,14 @@ from shlex import quote, split
 import pytest
 from hostprep_box import Box
 
-from inferfleet.apply import KEEP_GENERATIONS
+from inferfleet.apply.apply import KEEP_GENERATIONS
 from inferfleet.errors import LOCKED, FleetError
-from inferfleet.host import Conversation
 from inferfleet.hostprep import act as acting
 from inferfleet.hostprep.act import generations
 from inferfleet.hostprep.ground import unseen
 from inferfleet.hostprep.script import undo_script
 from inferfleet.hostprep.steps import Write
+from inferfleet.hosts.host import Conversation
 from inferfleet.hosts.local import LocalHost
 
 WANTED = {"one": "new", "two": "new"}

@@ -7,7 +7,7 @@ import sys
 
 HOT = """
 import sys
-import inferfleet.tasks.hostprep, inferfleet.run, inferfleet.parallel
+import inferfleet.tasks.hostprep, inferfleet.run.run, inferfleet.parallel
 import inferfleet.hostprep.ground, inferfleet.hostprep.show
 print(*sorted({name.partition(".")[0] for name in sys.modules}))
 """

@@ -11,7 +11,6 @@ import pytest
 from doc_pages import read_page
 from fleet_files import error_lines, load_files, write_files
 
-from inferfleet import yaml12
 from inferfleet.hostprep.merge import (
     make_ground,
     profile_settings,
@@ -21,7 +20,8 @@ from inferfleet.hostprep.merge import (
 )
 from inferfleet.hostprep.setting import Wanted
 from inferfleet.hostprep.verify import verification
-from inferfleet.load import load
+from inferfleet.load import yaml12
+from inferfleet.load.load import load
 from inferfleet.paths import PACKAGE, Roots
 from inferfleet.schema.fields import Model, kebab
 from inferfleet.schema.profile import HostPrep, Settings

@@ -1,0 +1,1 @@
+"""What each engine makes of a model's shape: weights, KV cache, overhead; pure."""

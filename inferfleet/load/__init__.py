@@ -1,0 +1,1 @@
+"""Files of the data folders to a checked Fleet, every mistake with its place."""

@@ -1,0 +1,1 @@
+"""How models get onto machines: fetched once, checked, copied between machines."""

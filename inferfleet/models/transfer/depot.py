@@ -1,0 +1,63 @@
+"""One download for each model and site: who fetches, and who copies from whom afterwards."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+
+from inferfleet.models.transfer.peer import Holder
+
+
+class Depot:
+    """Shared by the threads that update the machines of one run; key: a model's ModelNeed.key.
+
+    sites: machine -> site, only of machines that have one. A machine without a site always
+    fetches for itself.
+    """
+
+    def __init__(self, sites: Mapping[str, str]) -> None:
+        self._sites = sites
+        self._changed = threading.Condition()
+        self._holders: dict[tuple[str, str], list[Holder]] = {}
+        self._fetching: dict[tuple[str, str], str] = {}
+
+    def appoint(self, machine: str, key: str) -> None:
+        """The machine will fetch for its site; the first one that is named for a key counts."""
+        if machine in self._sites:
+            self._fetching.setdefault((self._sites[machine], key), machine)
+
+    def stock(self, machine: str, key: str, holder: Holder) -> None:
+        """A machine has the model; its site may copy from it from now on."""
+        if machine in self._sites:
+            with self._changed:
+                self._holders.setdefault((self._sites[machine], key), []).append(holder)
+                self._changed.notify_all()
+
+    def holder(self, machine: str, key: str) -> Holder | None:
+        """From whom to copy; waits while another machine of the site fetches the model.
+
+        None: the machine fetches it itself.
+        """
+        if machine not in self._sites:
+            return None
+        place = (self._sites[machine], key)
+        with self._changed:
+            while True:
+                found = [h for h in self._holders.get(place, []) if h.host.name != machine]
+                if found:
+                    # Copies are spread over all who have it.
+                    chosen = found[0]
+                    self._holders[place].remove(chosen)
+                    self._holders[place].append(chosen)
+                    return chosen
+                if self._fetching.setdefault(place, machine) == machine:
+                    return None
+                self._changed.wait()
+
+    def give_up(self, machine: str, key: str | None = None) -> None:
+        """The machine will not bring what it was to fetch (None: nothing more); others may."""
+        with self._changed:
+            for place, fetcher in list(self._fetching.items()):
+                if fetcher == machine and key in (None, place[1]):
+                    del self._fetching[place]
+            self._changed.notify_all()

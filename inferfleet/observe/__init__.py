@@ -1,0 +1,1 @@
+"""What was found on a machine, and how it is read."""

@@ -1,0 +1,1 @@
+"""What tasks do beyond the pipeline: status, logs, endpoints, tunnels, pages, updates."""

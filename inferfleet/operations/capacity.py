@@ -1,0 +1,175 @@
+"""Collects what `capacity` reports of one machine: from its files, and from itself when asked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from inferfleet.capacity.admission.admit import ask, local_facts, service_claim
+from inferfleet.capacity.admission.situation import Situation
+from inferfleet.capacity.engines.claim import claim
+from inferfleet.capacity.facts import Known, from_source
+from inferfleet.capacity.machine import file_memory
+from inferfleet.capacity.report import Report, file_held, make_report
+from inferfleet.capacity.term import Claim
+from inferfleet.errors import USAGE, FleetError
+from inferfleet.load.yaml12 import scalar
+from inferfleet.models.need import ModelNeed
+from inferfleet.models.needs import model_need
+from inferfleet.models.sources.source import source_text
+from inferfleet.names import name_hint
+from inferfleet.secrets import Secret, resolve
+
+if TYPE_CHECKING:
+    from inferfleet.capacity.held import Held
+    from inferfleet.run.run import Run
+    from inferfleet.run.session import Session
+    from inferfleet.schema.kind import Kind
+
+TOKEN = "HF_TOKEN"
+# A comma ends an option only where another begins: JSON has commas of its own.
+_COMMA = re.compile(r",(?=\s*[A-Za-z0-9][A-Za-z0-9._-]*(?:=|,|$))")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A service that stands in no file: what --model, --kind and --options say."""
+
+    model: str
+    kind: str = ""
+    options: str = ""
+
+
+def survey(run: Run, name: str, live: bool, asked: Asked | None = None) -> Report:
+    """One machine's report. live: ask the machine; this machine is asked in any case."""
+    brief = run.brief(name)
+    hardware = dict(brief.budget["hardware"])
+    demands = dict(brief.budget["services"])
+    needs = {need.service: need for need in brief.draft.release.models}
+    chosen = run.services[name]
+    names = [s for s in brief.draft.release.units if chosen is None or s in chosen]
+    together = [s for s in names if chosen is not None or demands[s]["autostart"]]
+    if asked:
+        demand, need = _asked(run, name, asked, hardware)
+        names = together = [need.service]
+        demands[need.service], needs[need.service] = demand, need
+    talk = run.session(name, lenient=True) if live or brief.local else None
+    if talk:
+        held, running = _look(talk, names, demands, needs)
+        source = "as the machine says now"
+    else:
+        held, running = file_held(hardware), frozenset()
+        source = f"as inventory/hardware/{hardware['name']}.yaml says"
+        if not hardware["name"]:
+            source = "no hardware file says what it has; --live asks it"
+    secrets = _token(brief.origins)
+    known: dict[str, Known] = {}
+    claims: dict[str, Claim] = {}
+    for service in dict.fromkeys([*names, *sorted(running)]):
+        if service in needs:
+            known[service] = _facts(talk, needs[service], held, secrets, service in running)
+        demand = demands[service]
+        gpus = demand["gpus"]
+        shape = known[service].shape if service in known else None
+        if talk:
+            asked_about = Situation(demands, hardware, dict(claims), held, names, running)
+            claims[service] = service_claim(asked_about, service, shape)
+            continue
+        memory = file_memory(hardware, gpus)
+        claims[service] = claim(
+            service, demand["kind"], demand["options"], shape, memory, demand["env"]
+        )
+    situation = Situation(demands, hardware, claims, held, names, running)
+    models = {service: source_text(need.source) for service, need in needs.items()}
+    return make_report(name, source, situation, known, models, together)
+
+
+def _look(
+    talk: Session,
+    names: Iterable[str],
+    demands: Mapping[str, Mapping[str, Any]],
+    needs: Mapping[str, ModelNeed],
+) -> tuple[Held, frozenset[str]]:
+    """What the machine says of its memory, and which of our services are up."""
+    units = talk.release.units
+    running = {s for s, state in talk.observe().units.items() if state.up and s in units}
+    return ask(talk, [*names, *sorted(running)], demands, needs), frozenset(running)
+
+
+def _facts(
+    talk: Session | None,
+    need: ModelNeed,
+    held: Held,
+    secrets: Mapping[str, Secret],
+    up: bool,
+) -> Known:
+    near = local_facts(talk, need, held, missing=False, up=up) if talk else None
+    if near is not None:
+        return near
+    if talk and need.source.scheme == "pypi":
+        return Known(None, why="it is not on the machine yet, and packed in a wheel until then")
+    return from_source(need, secrets)
+
+
+def _token(origins: Mapping[str, Any]) -> Mapping[str, Secret]:
+    """The hub's token, if the machine has one that can be had now; no other secret is needed."""
+    found: dict[str, Secret] = {}
+    if TOKEN in origins:
+        with suppress(FleetError):
+            found = resolve(origins, [TOKEN])
+    return found
+
+
+def _asked(
+    run: Run, name: str, asked: Asked, hardware: Mapping[str, Any]
+) -> tuple[dict[str, Any], ModelNeed]:
+    fleet = run.fleet
+    kind_name = asked.kind or _kind_of(asked.model)
+    if kind_name not in fleet.kinds:
+        raise FleetError(
+            f"--kind {kind_name}: there is no such kind",
+            hint=name_hint(kind_name, fleet.kinds, "kinds"),
+            code=USAGE,
+        )
+    kind = fleet.kinds[kind_name]
+    scheme = kind.model_format if kind.model_format in ("hf", "ollama") else None
+    models = run.brief(name).draft.release.root + "/models"
+    need = model_need(asked.model, asked.model, scheme, models, fleet.models)
+    assert need is not None
+    demand: dict[str, Any] = {
+        "kind": kind_name,
+        "options": {**kind.options.defaults, **_options(asked.options, kind)},
+        "env": {},
+        "memory": None,
+        "gpus": "all" if kind.gpu and hardware.get("gpus") else "none",
+        "cpuset": None,
+        "evict": "allowed",
+        "autostart": True,
+        "volumes": [],
+    }
+    return demand, need
+
+
+def _kind_of(model: str) -> str:
+    if model.endswith(".gguf"):
+        return "llama-cpp"
+    return "ollama" if model.startswith("ollama:") else "vllm"
+
+
+def _options(text: str, kind: Kind) -> dict[str, Any]:
+    """'max-model-len=4096,enforce-eager' -> values as a machine file would have them."""
+    found: dict[str, Any] = {}
+    for word in filter(None, map(str.strip, _COMMA.split(text))):
+        key, equals, value = word.partition("=")
+        known = kind.options_known
+        if known is not None and key not in known:
+            raise FleetError(
+                f"--options {key}: the engine has no such option",
+                hint=name_hint(key, known, "options"),
+                code=USAGE,
+            )
+        found[key] = scalar(value) if equals else True
+    return found

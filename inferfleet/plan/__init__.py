@@ -1,0 +1,1 @@
+"""Release and what was found to a Plan: ordered differences with a reason each; pure."""

@@ -1,0 +1,1 @@
+"""A Fleet and the name of a machine to its Release; pure."""

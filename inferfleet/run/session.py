@@ -1,0 +1,238 @@
+"""One machine in one run: observe it, plan for it, apply to it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from inferfleet.errors import LOCKED, FleetError
+from inferfleet.events import Event, Listener
+from inferfleet.hosts.host import Host
+from inferfleet.models.need import ModelNeed
+from inferfleet.models.observe import observe_script as models_script
+from inferfleet.models.progress import Progress
+from inferfleet.observe.observed import Observed, parse_observed
+from inferfleet.plan.plan import Goal, Plan, down_plan, make_plan
+from inferfleet.release.release import Release, Unit
+from inferfleet.remote import program
+from inferfleet.secrets import Secret
+
+if TYPE_CHECKING:
+    from inferfleet.apply.apply import Outcome
+    from inferfleet.plan.footing import Footing
+
+OBSERVE_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan with all it was made from, and the session it belongs to.
+
+    contents: path -> what it holds now, of files that change and are not secret.
+    """
+
+    talk: Session
+    release: Release
+    observed: Observed
+    plan: Plan
+    contents: Mapping[str, bytes] = field(default_factory=dict)
+    upload: bool = True
+
+
+class Session:
+    """Talks to one machine about one release. Raises FleetError for what the user must know."""
+
+    def __init__(
+        self,
+        host: Host,
+        release: Release,
+        sudo: bool,
+        secrets: Mapping[str, Secret],
+        modelfiles: Mapping[str, Mapping[str, Any]],
+        unknown: tuple[str, ...] = (),
+        footings: Mapping[str, Footing] | None = None,
+        budget: Mapping[str, Any] | None = None,
+    ) -> None:
+        """unknown: secrets that could not be had; the release is made without them. footings:
+        what services need of the ground under them; budget: of the machine's memory."""
+        self.host, self.release, self.sudo, self.secrets = host, release, sudo, secrets
+        self.modelfiles, self.unknown, self.footings = modelfiles, unknown, footings or {}
+        self.budget = budget or {}
+
+    def observe(
+        self, release: Release | None = None, gpus: bool = False, space: str = ""
+    ) -> Observed:
+        """One round trip: what is there now; with gpus also what nvidia-smi says. space: a
+        line of sh that prints how full disks are."""
+        wanted = release or self.release
+        script = observe_script(wanted, gpus, space)
+        result = self.host.run(script, sudo=self.sudo, timeout=OBSERVE_SECONDS)
+        if result.exit and "end" not in result.out.rpartition("\n")[0].rpartition("\n")[2]:
+            raise FleetError(
+                f"{self.host.name}: looking at the machine failed: {result.err.strip()[:300]}"
+            )
+        return parse_observed(result.out, wanted.root)
+
+    def plan(self, goal: Goal) -> Planned:
+        """Observe and compare; a second question only when something will change."""
+        observed = self.observe()
+        return self._detailed(self.release, observed, make_plan(self.release, observed, goal), goal)
+
+    def plan_rollback(self, to: int | None) -> Planned:
+        """The way to a kept generation; to None means the one before the current."""
+        from inferfleet.apply.generations import read_generation
+
+        observed = self.observe()
+        kept = [n for n in observed.generations if n != observed.current]
+        if to is None:
+            to = max((n for n in kept if n < observed.current), default=None)
+        if to is None or to not in kept:
+            raise FleetError(
+                f"{self.host.name} keeps no "
+                + (f"generation {to}" if to else "generation before the current one"),
+                hint=f"kept: {', '.join(map(str, observed.generations)) or 'none'}; "
+                "see `invoke history`",
+            )
+        release = read_generation(self.host, self.release, to, self.sudo)
+        observed = self.observe(release)
+        goal = Goal()
+        plan = make_plan(release, observed, goal, forced=True)
+        planned = self._detailed(release, observed, plan, goal, forced=True)
+        return replace(planned, upload=False, plan=replace(planned.plan, to=to))
+
+    def plan_down(self, services: frozenset[str] | None) -> Planned:
+        """Stop and remove what runs; nothing is written but the lock and the history."""
+        observed = self.observe()
+        plan = down_plan(self.host.name, observed, services)
+        return Planned(self, self.release, observed, plan, upload=False)
+
+    def _detailed(
+        self, release: Release, observed: Observed, plan: Plan, goal: Goal, forced: bool = False
+    ) -> Planned:
+        locked = any(problem.code == LOCKED for problem in plan.problems)
+        if plan.empty or locked:
+            return Planned(self, release, observed, plan)
+        from inferfleet.plan.details import (
+            acting_services,
+            details_script,
+            parse_details,
+            with_details,
+        )
+        from inferfleet.plan.diff import reasons
+        from inferfleet.plan.footing import footing_problems
+
+        script = details_script(release, observed, plan, self.footings)
+        answer = self.host.run(script, sudo=self.sudo, timeout=60).out if script else ""
+        details = parse_details(answer)
+        size = upload_size(release) if plan.to != plan.source else 0
+        why = reasons(release, plan, details.contents)
+        observed = replace(observed, listeners=observed.listeners | details.listeners)
+        again = make_plan(release, observed, goal, why, forced)
+        whole = with_details(again, details, observed, size)
+        acting = acting_services(release, whole)
+        problems, notes = footing_problems(release, self.footings, acting, details.missing)
+        whole = replace(whole, problems=(*whole.problems, *problems), notes=(*whole.notes, *notes))
+        if acting and self.budget and not forced:
+            from inferfleet.capacity.admission.admit import admit
+
+            whole = admit(self, observed, whole, goal)
+        return Planned(self, release, observed, whole, details.contents)
+
+    def apply(self, planned: Planned, what: str, listener: Listener) -> Outcome:
+        """Fetch what is missing, then the transaction; raises the plan's first problem if any."""
+        from inferfleet.apply.apply import Outcome, apply
+
+        for problem in planned.plan.problems:
+            raise problem
+        if planned.plan.empty:
+            return Outcome(self.host.name)
+        self.fetch(planned.plan, listener)
+        return apply(
+            self.host,
+            planned.release,
+            planned.observed,
+            planned.plan,
+            what=what,
+            sudo=self.sudo,
+            keys=self.secrets,
+            listener=listener,
+            upload=planned.upload,
+            before_ready=lambda units: self._served_models(units, listener),
+        )
+
+    def fetch(self, plan: Plan, listener: Listener) -> None:
+        """Bring the models that are missing; nothing else changes."""
+        if not plan.fetch:
+            return
+        from inferfleet.models.transfer.fetch import ensure
+
+        for need in plan.fetch:
+            ensure(
+                self.host, need, progress=FetchProgress(self.host.name, listener, need),
+                secrets=self.secrets, sudo=self.sudo, root=self.release.root,
+            )  # fmt: skip
+
+    def ensure_served(self, need: ModelNeed, progress: Progress, update: bool = False) -> bool:
+        """Make the running Ollama of a service have its model; True when something changed."""
+        from inferfleet.health.ready import reachable
+        from inferfleet.models.ollama import ensure_ollama
+
+        unit = self.release.units[need.service]
+        assert unit.address is not None
+        return ensure_ollama(
+            self.host, need, unit.address[1], self.modelfiles.get(need.service),
+            unit.model, progress, update=update, address=reachable(unit.address[0]),
+        )  # fmt: skip
+
+    def _served_models(self, units: list[Unit], listener: Listener) -> str:
+        """Models that only a running engine can fetch; "" or what went wrong."""
+        started = {unit.service for unit in units}
+        for need in self.release.models:
+            if need.service in started and need.source.scheme == "ollama":
+                try:
+                    self.ensure_served(need, FetchProgress(self.host.name, listener, need))
+                except FleetError as error:
+                    return str(error)
+        return ""
+
+
+class FetchProgress:
+    """Model progress as events; a model is called after the service that needs it."""
+
+    def __init__(self, machine: str, listener: Listener, need: ModelNeed) -> None:
+        self._machine, self._listener = machine, listener
+        self._what = f"the model of {need.service}"
+
+    def advance(self, need_key: str, done: int, total: int | None) -> None:
+        """done and total count bytes."""
+        self._listener(Event(self._machine, "fetch", self._what, done=done, total=total))
+
+    def note(self, text: str) -> None:
+        """A line for the reader."""
+        self._listener(Event(self._machine, "note", text))
+
+
+def upload_size(release: Release) -> int:
+    """Bytes that a release takes on the machine, roughly: files fill whole blocks of 4 KiB."""
+    return sum(len(file.content) + 4096 for file in release.files.values())
+
+
+def observe_script(release: Release, gpus: bool = False, space: str = "") -> str:
+    """Everything asked in one round trip, also about links that only the wanted release has."""
+    script = program(
+        "observe",
+        root=release.root,
+        links="\n".join(sorted(release.links)),
+    )
+    models = models_script(release.models)
+    # The last record is `end`: it proves that nothing before it was cut off.
+    body, _, end = script.rstrip("\n").rpartition("\n")
+    more = (f"{space}\n" if space else "") + (program("gpus") if gpus else "")
+    return f"{body}\n( {models or ':'}\n)\n{more}{end}\n"
+
+
+def control(release_root: str, *words: str) -> str:
+    """A call of the control script of the generation in force."""
+    return shlex.join(["sh", f"{release_root}/current/control", *words])

@@ -1,0 +1,1 @@
+"""One service of one machine with every default applied; pure."""
