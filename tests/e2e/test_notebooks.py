@@ -27,7 +27,7 @@ class Lab:
     """One machine that sees the environment, with both services in its machine file."""
 
     def __init__(self, machine: TestMachine, fleet: Fleet, programs: Path) -> None:
-        self.machine, self.fleet = machine, fleet
+        self.machine, self.fleet, self.programs = machine, fleet, programs
         services = {
             "tracking": {
                 "kind": "mlflow",
@@ -57,7 +57,7 @@ class Lab:
             },
         )
 
-    def invoke(self, task: str, *words: str) -> Ran:
+    def invoke(self, task: str, *words: str, database: str = DATABASE) -> Ran:
         done = self.fleet.invoke(
             task,
             "--host",
@@ -65,7 +65,7 @@ class Lab:
             *words,
             timeout=1300,
             LAB_TOKEN=TOKEN,
-            LAB_DATABASE=DATABASE,
+            LAB_DATABASE=database,
         )
         assert TOKEN not in done.out + done.err
         assert "canary-password" not in done.out + done.err
@@ -86,6 +86,25 @@ class Lab:
         status, text = self.curl(f"http://127.0.0.1:5006/api/2.0/mlflow/{path}", *words)
         assert status == 200, text
         return json.loads(text)
+
+    def postgresql(self, port: int) -> str:
+        """Start a database server with one user, one password; the URL of its database."""
+        bin, data = notebooks.postgresql(self.programs.parent), "/var/tmp/lab-database"
+        self.machine.check(
+            f"install -d -o admin {data} && echo canary-password-77 >/var/tmp/word && "
+            "chown admin /var/tmp/word && runuser -u admin -- "
+            f"{bin}/initdb -D {data} -U mlflow -A scram-sha-256 --pwfile=/var/tmp/word -E UTF8 && "
+            f"systemd-run --unit lab-database --uid admin {bin}/postgres -D {data} "
+            f"-p {port} -k /tmp -c listen_addresses=127.0.0.1 && timeout 60 sh -c "
+            f"'until {bin}/pg_isready -q -h 127.0.0.1 -p {port}; do sleep 0.2; done' && "
+            f"PGPASSWORD=canary-password-77 {bin}/createdb -h 127.0.0.1 -p {port} -U mlflow lab"
+        )
+        return f"postgresql://mlflow:canary-password-77@127.0.0.1:{port}/lab"
+
+    def ask(self, url: str, question: str) -> list[str]:
+        """Rows of a database."""
+        psql = notebooks.postgresql(self.programs.parent) / "psql"
+        return self.machine.check(shlex.join([str(psql), "-At", "-c", question, url])).split()
 
     def show(self, service: str, *names: str) -> list[str]:
         """Properties of a unit."""
@@ -200,3 +219,22 @@ def test_an_empty_token_is_refused(lab: Lab) -> None:
     done = lab.fleet.invoke("plan", "--host", lab.machine.name, LAB_TOKEN="", LAB_DATABASE=DATABASE)
     assert done.rc != 0
     assert "JUPYTER_TOKEN: is empty" in done.err
+
+
+def test_experiments_in_postgresql(lab: Lab) -> None:
+    url = lab.postgresql(5433)
+    moved = lab.invoke("up", "--service", "tracking", database=url)
+    assert moved.rc == 0, moved
+    made = lab.mlflow("experiments/create", {"name": "in-postgresql"})["experiment_id"]
+    lab.mlflow("runs/create", {"experiment_id": made, "start_time": 1})
+    assert lab.ask(url, "select name from experiments where experiment_id = " + made) == [
+        "in-postgresql"
+    ]
+    assert lab.ask(url, f"select count(*) from runs where experiment_id = {made}") == ["1"]
+
+    # Without its database MLflow still says /health: ready asks what comes out of the database.
+    lab.machine.check("systemctl stop lab-database")
+    assert lab.invoke("health", "--service", "tracking", database=url).rc == 3
+    assert "canary-password" not in lab.machine.check("cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
+    back = lab.invoke("up", "--service", "tracking")
+    assert back.rc == 0, back

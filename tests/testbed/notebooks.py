@@ -1,4 +1,4 @@
-"""Real JupyterLab and MLflow out of wheels: one virtual environment of its own, 900 MB.
+"""Real JupyterLab, MLflow and PostgreSQL out of wheels: one environment of its own, 950 MB.
 
 Too heavy for every run: tests that need it are slow ones, and build it once. Run as
 `python3 -m testbed.notebooks` to build it and print its folder.
@@ -14,6 +14,8 @@ from testbed.shell import alone, cache_dir, run
 
 # The versions that services/jupyter.yaml and services/mlflow.yaml know the options of.
 WHEELS = ["jupyterlab==4.6.6", "mlflow==3.17.2"]
+# PostgreSQL 16 with its programs, and the driver that MLflow's full image brings.
+DATABASE = ["pgserver==0.1.4", "psycopg2-binary==2.9.13"]
 _READY = "inferbase-ready"
 
 
@@ -22,14 +24,19 @@ def build() -> Path:
     with alone("notebooks"):
         folder = cache_dir() / "notebooks"
         ready = folder / _READY
-        wanted = f"{sys.version}\n{' '.join(WHEELS)}\n"
+        wanted = f"{sys.version}\n{' '.join([*WHEELS, *DATABASE])}\n"
         if not ready.exists() or ready.read_text() != wanted:
             shutil.rmtree(folder, ignore_errors=True)
             run(sys.executable, "-m", "venv", folder)
             pip = [folder / "bin" / "pip", "--disable-pip-version-check", "--quiet"]
-            run(*pip, "install", *WHEELS, timeout=1800)
+            run(*pip, "install", *WHEELS, *DATABASE, timeout=1800)
             ready.write_text(wanted)
         return folder
+
+
+def postgresql(environment: Path) -> Path:
+    """The folder of PostgreSQL's programs."""
+    return next(environment.glob("lib/python3*/site-packages/pgserver/pginstall/bin"))
 
 
 if __name__ == "__main__":
