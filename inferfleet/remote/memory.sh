@@ -33,7 +33,7 @@ if command -v docker >/dev/null 2>&1; then
 fi
 [ -z "$models" ] || printf '%s\n' "$models" | while IFS=$tab read -r key path; do
   if [ -d "$path" ]; then
-    stat -L -c "model$tab$key$tab%s$tab%Y$tab%n" -- "$path"/config.json \
+    stat -L -c "model$tab$key$tab%s$tab%Y$tab%n" -- "$path"/config.json "$path"/hf_quant_config.json \
       "$path"/*.safetensors.index.json "$path"/*.safetensors "$path"/*.gguf 2>/dev/null
   elif [ -f "$path" ]; then
     # The first of several parts stands for all of them.

@@ -20,6 +20,7 @@ from inferfleet.capacity.shape.safetensors import (
 from inferfleet.capacity.shape.shape import Shape
 from inferfleet.errors import FleetError
 
+QUANTIZED = "hf_quant_config.json"  # where ModelOpt before 0.31 says what it did
 LONGEST_TEXT = 64 << 20  # an index of a very large model has some 20 MB
 # Headers of more shards than this are not fetched one by one if the index knows their total.
 MOST_SHARDS = 16
@@ -52,7 +53,11 @@ def shape_of(files: Sequence[File]) -> Shape:
     config = named.get("config.json")
     if config is None:
         raise FleetError("there is neither a GGUF file nor a config.json to learn its shape from")
-    shape = config_shape(_json(config), "config.json")
+    told = _json(config)
+    beside = named.get(QUANTIZED)
+    if beside is not None and told.get("quantization_config") is None:
+        told = {**told, "quantization_config": _json(beside)}
+    shape = config_shape(told, "config.json")
     wanted, total = _indexed(named)
     stored = [named[one] for one in wanted if one in named]
     if total and (len(stored) > MOST_SHARDS or len(stored) < len(wanted)):

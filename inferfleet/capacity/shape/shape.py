@@ -52,9 +52,10 @@ class Layer:
     """One layer's attention.
 
     full and window: `heads` KV heads with keys of `key` and values of `value` numbers; a window
-    layer looks back `window` tokens. mla: one latent of `latent` numbers (kv_lora_rank) and `rope`
-    position numbers (qk_rope_head_dim) for all heads. linear: `state`. none: keeps nothing of its
-    own (it shares another layer's cache).
+    layer looks back `window` tokens, or to the start of its chunk of so many (Llama 4). mla: one
+    latent of `latent` numbers (kv_lora_rank) and `rope` position numbers (qk_rope_head_dim) for
+    all heads, and `index` bytes of an indexer's keys where attention is sparse (DeepSeek V3.2).
+    linear: `state`. none: keeps nothing of its own (it shares another layer's cache).
     """
 
     attention: Attention
@@ -62,8 +63,10 @@ class Layer:
     key: int = 0
     value: int = 0
     window: int = 0
+    chunked: bool = False
     latent: int = 0
     rope: int = 0
+    index: int = 0
     state: State | None = None
 
 
@@ -118,6 +121,10 @@ class Shape:
     experts and how many of them answer a token, 0 in a dense model. wide: a layer's largest
     inner width, for estimates of activations. source: where it was read from. notes: what a
     reader of the figures should know of how they were reached.
+
+    kv: `exact` where what the layers keep follows from rules known here, `estimated` where the
+    family is not known: no limit may be drawn from it then. cache_type: vLLM's cache type that the
+    quantization asks for, which `auto` takes; "" for none.
     """
 
     architecture: str
@@ -134,8 +141,10 @@ class Shape:
     quantization: str = ""
     experts: int = 0
     used: int = 0
-    source: Literal["config", "safetensors", "gguf"] = "config"
+    source: Literal["config", "safetensors", "gguf", "declared"] = "config"
     notes: tuple[str, ...] = field(default=())
+    kv: How = "exact"
+    cache_type: str = ""
 
     @property
     def keeps(self) -> bool:
