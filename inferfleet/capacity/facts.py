@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
 from inferfleet.cache import cache_folder, read_kept, write_kept
+from inferfleet.capacity.shape.config import config_shape
 from inferfleet.capacity.shape.parts import Parts, source_parts
 from inferfleet.capacity.shape.reading import shape_of
+from inferfleet.capacity.shape.safetensors import sized_shape
 from inferfleet.capacity.shape.shape import Shape
 from inferfleet.errors import FleetError
 from inferfleet.models.need import ModelNeed
@@ -41,7 +43,7 @@ def from_source(need: ModelNeed, secrets: Mapping[str, Revealing]) -> Known:
         parts = source_parts(need, secrets)
         found = _kept(parts)
     except FleetError as error:
-        return as_before(need, error.what)
+        return as_before(need, "; ".join(filter(None, [error.what, error.hint])))
     if found.shape is not None:
         _write(_last(need), found)
     return found
@@ -53,6 +55,21 @@ def as_before(need: ModelNeed, why: str) -> Known:
     if isinstance(old, Known) and old.shape is not None:
         return Known(old.shape, f"as read before: {why}")
     return Known(None, why=why)
+
+
+def else_declared(need: ModelNeed, known: Known) -> Known:
+    """What is known of a model, else what its model file says of it."""
+    if known.shape is not None or not need.shape:
+        return known
+    where = f"in inventory/models/{need.declared}.yaml"
+    try:
+        shape = config_shape(need.shape["config"], where)
+    except FleetError as error:
+        return Known(None, known.where, f"{known.why}; {where}: {error.what}")
+    if weights := need.shape["weights"]:
+        shape = sized_shape(shape, weights)
+        shape = replace(shape, weights=replace(shape.weights, how="declared"))
+    return Known(replace(shape, source="declared"), f"{where} ({known.why})")
 
 
 def _last(need: ModelNeed) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from inferfleet.capacity.held import Card, Held
 from inferfleet.capacity.term import Memory
+from inferfleet.services.values import gpu_count
 
 MAIN = "main memory"
 
@@ -27,7 +28,8 @@ def file_memory(hardware: Mapping[str, Any], gpus: str | Sequence[str]) -> Memor
         gpus=count if device else 0,
         unified=unified,
         reserve=int(hardware.get("reserve") or 0),
-        bandwidth=hardware.get("bandwidth"),
+        # The file knows the bandwidth of the GPU's memory alone.
+        bandwidth=hardware.get("bandwidth") if count or unified else None,
     )
 
 
@@ -61,7 +63,8 @@ def live_memory(
         gpus=count if device else 0,
         unified=unified,
         reserve=int(hardware.get("reserve") or 0),
-        bandwidth=hardware.get("bandwidth"),
+        # The file knows the bandwidth of the GPU's memory alone.
+        bandwidth=hardware.get("bandwidth") if count or unified else None,
         free=available if unified else min(frees, default=None),
     )
 
@@ -82,25 +85,19 @@ def cards_of(gpus: str | Sequence[str], cards: Sequence[Card]) -> tuple[Card, ..
     return tuple(c for c in cards if str(c.index) in gpus or c.uuid in gpus)
 
 
-def spread(kind: str, options: Mapping[str, Any], there: int) -> int:
-    """On how many of its GPUs a service puts itself.
+def wanted_gpus(demand: Mapping[str, Any]) -> int | None:
+    """How many GPUs a service splits itself over by its options; None: as many as it sees.
 
-    vLLM, SGLang and TGI take as many as they are told to split over, and one otherwise;
-    llama.cpp and Ollama take all that they see.
+    demand: as make_budget has it, whose `split` are the kind's `options.gpus`.
     """
-    names = {
-        "vllm": ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size"),
-        "sglang": ("tp-size", "tensor-parallel-size", "pp-size", "dp-size"),
-        "tgi": ("num-shard",),
-    }.get(kind)
-    if names is None:
-        return there
-    count = 1
-    for name in names:
-        value = options.get(name)
-        if isinstance(value, int | str) and str(value).isdigit():
-            count *= max(int(value), 1)
-    return min(count, there)
+    split = demand.get("split")
+    return gpu_count(split, demand.get("options", {})) if split else None
+
+
+def spread(demand: Mapping[str, Any], there: int) -> int:
+    """On how many of its GPUs a service puts itself: the first ones, as many as it splits over."""
+    wanted = wanted_gpus(demand)
+    return there if wanted is None else min(wanted, there)
 
 
 def _count(hardware: Mapping[str, Any], gpus: str | Sequence[str]) -> int:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from inferfleet.capacity.admission.situation import Room, Situation
+from inferfleet.capacity.admission.remedy import remedies
+from inferfleet.capacity.admission.situation import Situation
 from inferfleet.capacity.facts import Known
 from inferfleet.capacity.held import Card, Held
-from inferfleet.capacity.term import Claim, Term
-from inferfleet.capacity.words import exact, human, series, size
+from inferfleet.capacity.machine import MAIN
+from inferfleet.capacity.term import Claim, How, Term
+from inferfleet.capacity.verdict import Verdict, judge, remedy, sentence
+from inferfleet.capacity.words import exact, human, size
 
-COLUMNS = ["service", "term", "amount", "exactly", "how", "formula"]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """fits: None when it cannot be known. why: the rest of the sentence."""
-
-    fits: bool | None
-    why: str
-    rooms: tuple[Room, ...] = ()
+# What makes a sum less than exact, the least certain first.
+_DOUBT: tuple[How, ...] = ("estimated", "declared", "measured")
 
 
 @dataclass(frozen=True)
@@ -61,10 +56,17 @@ def make_report(
     known: Mapping[str, Known],
     models: Mapping[str, str],
     together: Sequence[str],
+    reclaim: Callable[[Situation, str], Claim],
 ) -> Report:
-    """situation: acting are the services asked about. together: those that run at once."""
+    """situation: acting are the services asked about. together: those that run at once. reclaim:
+    what a service claims in another situation."""
     names = tuple(situation.acting)
-    alone = {name: judge(replace(situation, acting=[name]), known) for name in names}
+    alone = {}
+    for name in names:
+        one = replace(situation, acting=[name])
+        alone[name] = verdict = judge(one, known)
+        if verdict.fits is False:
+            alone[name] = replace(verdict, remedies=remedies(one, name, reclaim))
     both = None
     if len(together) > 1:
         both = judge(replace(situation, acting=list(together)), known)
@@ -76,61 +78,22 @@ def make_report(
     return Report(machine, source, situation, known, models, alone, both, tuple(together), beside)
 
 
-def judge(situation: Situation, known: Mapping[str, Known]) -> Verdict:
-    """Whether the services of situation.acting fit at once, beside those that stay."""
-    many = len(situation.acting) > 1
-    limits = [
-        f"{name}: {limit}" if many else limit
-        for name in situation.acting
-        if name in situation.claims
-        for limit in situation.claims[name].limits
-    ]
-    rooms = tuple(situation.rooms())
-    short = [room for room in rooms if not room.fits]
-    if limits or short:
-        words = [*limits, *(room.words(many) for room in short)]
-        return Verdict(False, "; ".join(words), rooms)
-    if not rooms and any(situation.need(name) for name in situation.acting):
-        return Verdict(None, "no hardware file says what memory the machine has; --live asks it")
-    blind = [told for name in situation.acting if (told := _unknown(situation, name, known))]
-    if blind:
-        return Verdict(None, "; ".join(blind), rooms)
-    return Verdict(True, "; ".join(room.words(many) for room in rooms), rooms)
-
-
-def _unknown(situation: Situation, name: str, known: Mapping[str, Known]) -> str:
-    """What cannot be told of a service's needs, "" when everything can."""
-    claim = situation.claims.get(name)
-    gpus = situation.demands.get(name, {}).get("gpus", "none")
-    blind = claim is None or claim.amount is None
-    if not situation.need(name):
-        what = f"what {name} takes is not known"
-    elif blind and gpus != "none" and not situation.unified:
-        # A memory limit says nothing about the GPU.
-        what = f"what {name} takes of its GPU is not known"
-    else:
-        return ""
-    why = known[name].why if name in known else ""
-    return f"{what}: {why}" if why else what
-
-
-def sentence(names: Sequence[str], verdict: Verdict) -> str:
-    """'a and b do not fit because ...'."""
-    who, many = series(names), len(names) > 1
-    if verdict.fits is None:
-        return f"{who}: not known whether {'they fit' if many else 'it fits'}: {verdict.why}"
-    if verdict.fits:
-        return f"{who} {'fit' if many else 'fits'}: {verdict.why}"
-    return f"{who} {'do' if many else 'does'} not fit because {verdict.why}"
+def columns(report: Report, exactly: bool) -> list[str]:
+    """Of rows; exactly: with whole numbers and the sums that they come from."""
+    found = ["term", "amount", "how"]
+    if exactly:
+        found = ["term", "amount", "exactly", "how", "formula"]
+    return found if len(report.alone) == 1 else ["service", *found]
 
 
 def rows(report: Report) -> list[dict[str, Any]]:
     """One row for each term of each service, and one for what it takes in all."""
     found = []
     for name in report.alone:
-        claim = report.situation.claims.get(name)
-        for term in claim.terms if claim else ():
-            found.append(_row(name, term))
+        claim, known = report.situation.claims.get(name), report.known.get(name)
+        if known and known.shape is None:
+            found.append({"service": name, "term": "model", "amount": "not known", "how": "-"})
+        found += [_row(name, term) for term in _terms(claim)]
         found += [_row(name, term) for term in _totals(report.situation, name, claim)]
     return found
 
@@ -142,11 +105,14 @@ def lines(report: Report) -> list[str]:
         said.append(f"{report.machine}: its GPUs could not be asked: {report.situation.held.note}")
     for name in report.alone:
         known = report.known.get(name)
+        model = report.models.get(name, "its model")
         if known and known.shape is not None:
-            model = report.models.get(name, "its model")
             said.append(f"{name}: {model}, {known.shape.architecture}, read {known.where}")
             said += [f"{name}: {note}" for note in known.shape.notes]
-    said += [sentence([name], verdict) for name, verdict in report.alone.items()]
+    for name, verdict in report.alone.items():
+        said += [sentence([name], verdict), *filter(None, [remedy(name, verdict)])]
+        if verdict.fits is False and not report.situation.trusted(name):
+            said.append(f"{name}: up starts it all the same, admission: warn")
     if report.together:
         said.append(sentence(report.names, report.together))
     said += [sentence([*report.names, name], one) for name, one in report.beside.items()]
@@ -159,7 +125,7 @@ def data(report: Report) -> dict[str, Any]:
     services = []
     for name, verdict in report.alone.items():
         claim, known = situation.claims.get(name), report.known.get(name)
-        terms = [*(claim.terms if claim else ()), *_totals(situation, name, claim)]
+        terms = [*_terms(claim), *_totals(situation, name, claim)]
         services.append(
             {
                 "service": name,
@@ -202,10 +168,23 @@ def data(report: Report) -> dict[str, Any]:
 def _verdict(verdict: Verdict) -> dict[str, Any]:
     rooms = [
         {"pool": r.pool, "total": r.total, "host": r.share, "kept": dict(r.kept),
-         "needs": dict(r.needs), "left": r.left, "fits": r.fits}
+         "needs": dict(r.needs), "asks": dict(r.asks), "left": r.left, "free": r.free,
+         "fits": r.fits}
         for r in verdict.rooms
     ]  # fmt: skip
-    return {"fits": verdict.fits, "because": verdict.why, "rooms": rooms}
+    return {
+        "fits": verdict.fits,
+        "because": verdict.why,
+        "would_fit_with": [dict(setting) for setting in verdict.remedies],
+        "rooms": rooms,
+    }
+
+
+def _terms(claim: Claim | None) -> tuple[Term, ...]:
+    """A claim that is one number of main memory is said once, as what it takes."""
+    if claim is None or [term.name for term in claim.terms] == [MAIN]:
+        return ()
+    return claim.terms
 
 
 def _totals(situation: Situation, name: str, claim: Claim | None) -> list[Term]:
@@ -215,14 +194,18 @@ def _totals(situation: Situation, name: str, claim: Claim | None) -> list[Term]:
     formula = f"memory: {size(limit)} in the machine file" if declared and limit else "sum"
     if claim and claim.pool == "device" and claim.amount is not None and situation.unified:
         formula = f"{size(claim.amount)} and {size(claim.host)} of its processes"
-    how = [term.how for term in claim.terms if term.unit == "bytes"] if claim else []
+    if claim and not declared and claim.terms and not _terms(claim):
+        formula = claim.terms[0].formula
+    how = {term.how for term in claim.terms if term.unit == "bytes"} if claim else set()
+    least = claim is not None and bool(claim.unknown) and not claim.fills
+    known: How = next((one for one in _DOUBT if one in how), "exact")
     return [
         Term(
-            f"takes of {pool}",
+            f"takes at least of {pool}" if least else f"takes of {pool}",
             amount,
             "bytes",
             formula,
-            "declared" if declared else "exact" if set(how) <= {"exact"} else "estimated",
+            "declared" if declared else known,
         )
         for pool, amount in situation.need(name).items()
     ]

@@ -43,7 +43,11 @@ class Claim:
     """What one service takes of one pool of memory, per GPU of it or of the host.
 
     amount is in bytes; None when it cannot be known, which never refuses anything. `limits` are
-    reasons why the service cannot even start alone, as sentences.
+    reasons why the service cannot even start alone, as sentences; none is drawn from estimates.
+
+    least: of the amount, what it cannot start without and what does not depend on estimates; None:
+    all of it. fills: it takes what is free above that. ask: what must be free before it starts or
+    the engine refuses, whatever it takes of it then. unknown: why the amount is a lower bound.
     """
 
     service: str
@@ -52,3 +56,7 @@ class Claim:
     host: int = 0
     terms: tuple[Term, ...] = ()
     limits: tuple[str, ...] = field(default=())
+    least: int | None = None
+    fills: bool = False
+    ask: int = 0
+    unknown: str = ""

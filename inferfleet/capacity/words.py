@@ -24,11 +24,11 @@ def exact(amount: float, unit: str) -> str:
 
 
 def human(amount: float, unit: str) -> str:
-    """Short for reading: 66.25 GiB, 256 KiB/token, 271,360 tokens."""
+    """Short for reading: 66.25 GiB, 262,144 B/token, 271,360 tokens."""
     if unit == "bytes":
         return size(amount)
     if unit == "bytes/token":
-        return f"{_short(amount / 1024)} KiB/token" if amount >= 1024 else f"{amount:.0f} B/token"
+        return f"{amount:,.0f} B/token"
     if unit == "tokens/s":
         return f"{amount:,.1f} tokens/s" if amount < 100 else f"{amount:,.0f} tokens/s"
     return f"{amount:,.0f} {unit}" if amount != 1 else f"1 {unit.removesuffix('s')}"

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from inferfleet.capacity.admission.admit import ask, local_facts, service_claim
 from inferfleet.capacity.admission.situation import Situation
-from inferfleet.capacity.engines.claim import claim
-from inferfleet.capacity.facts import Known, from_source
+from inferfleet.capacity.engines.claim import demand_claim
+from inferfleet.capacity.facts import Known, else_declared, from_source
 from inferfleet.capacity.machine import file_memory
 from inferfleet.capacity.report import Report, file_held, make_report
+from inferfleet.capacity.shape.shape import Shape
 from inferfleet.capacity.term import Claim
 from inferfleet.errors import USAGE, FleetError
 from inferfleet.load.yaml12 import scalar
@@ -22,6 +23,7 @@ from inferfleet.models.needs import model_need
 from inferfleet.models.sources.source import source_text
 from inferfleet.names import name_hint
 from inferfleet.secrets import Secret, resolve
+from inferfleet.services.values import wrong_value
 
 if TYPE_CHECKING:
     from inferfleet.capacity.held import Held
@@ -68,23 +70,24 @@ def survey(run: Run, name: str, live: bool, asked: Asked | None = None) -> Repor
     secrets = _token(brief.origins)
     known: dict[str, Known] = {}
     claims: dict[str, Claim] = {}
+    shapes: dict[str, Shape | None] = {}
+
+    def reclaim(one: Situation, service: str) -> Claim:
+        if talk:
+            return service_claim(one, service, shapes.get(service))
+        demand = one.demands[service]
+        memory = file_memory(hardware, demand["gpus"])
+        return demand_claim(service, demand, shapes.get(service), memory)
+
     for service in dict.fromkeys([*names, *sorted(running)]):
         if service in needs:
             known[service] = _facts(talk, needs[service], held, secrets, service in running)
-        demand = demands[service]
-        gpus = demand["gpus"]
-        shape = known[service].shape if service in known else None
-        if talk:
-            asked_about = Situation(demands, hardware, dict(claims), held, names, running)
-            claims[service] = service_claim(asked_about, service, shape)
-            continue
-        memory = file_memory(hardware, gpus)
-        claims[service] = claim(
-            service, demand["kind"], demand["options"], shape, memory, demand["env"]
-        )
+        shapes[service] = known[service].shape if service in known else None
+        situation = Situation(demands, hardware, dict(claims), held, names, running)
+        claims[service] = reclaim(situation, service)
     situation = Situation(demands, hardware, claims, held, names, running)
     models = {service: source_text(need.source) for service, need in needs.items()}
-    return make_report(name, source, situation, known, models, together)
+    return make_report(name, source, situation, known, models, together, reclaim)
 
 
 def _look(
@@ -100,6 +103,16 @@ def _look(
 
 
 def _facts(
+    talk: Session | None,
+    need: ModelNeed,
+    held: Held,
+    secrets: Mapping[str, Secret],
+    up: bool,
+) -> Known:
+    return else_declared(need, _read_facts(talk, need, held, secrets, up))
+
+
+def _read_facts(
     talk: Session | None,
     need: ModelNeed,
     held: Held,
@@ -135,18 +148,20 @@ def _asked(
             code=USAGE,
         )
     kind = fleet.kinds[kind_name]
-    scheme = kind.model_format if kind.model_format in ("hf", "ollama") else None
     models = run.brief(name).draft.release.root + "/models"
-    need = model_need(asked.model, asked.model, scheme, models, fleet.models)
+    need = model_need(asked.model, asked.model, kind.model_scheme, models, fleet.models)
     assert need is not None
     demand: dict[str, Any] = {
         "kind": kind_name,
         "options": {**kind.options.defaults, **_options(asked.options, kind)},
         "env": {},
+        "split": kind.options.gpus.model_dump() if kind.options.gpus else None,
         "memory": None,
+        "estimate": kind.memory_estimate,
         "gpus": "all" if kind.gpu and hardware.get("gpus") else "none",
         "cpuset": None,
         "evict": "allowed",
+        "admission": "refuse",
         "autostart": True,
         "volumes": [],
     }
@@ -172,4 +187,7 @@ def _options(text: str, kind: Kind) -> dict[str, Any]:
                 code=USAGE,
             )
         found[key] = scalar(value) if equals else True
+        rule = kind.options.values.get(key.replace("_", "-"))
+        if rule is not None and (told := wrong_value(found[key], rule)):
+            raise FleetError(f"--options {key}: {told}", "correct it", code=USAGE)
     return found

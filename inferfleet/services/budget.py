@@ -50,10 +50,13 @@ def _service(fleet: Fleet, machine: Machine, name: str, service: Service) -> dic
         "kind": service.kind,
         "options": options,
         "env": {key: str(value) for key, value in service.env.items()},
+        "split": kind.options.gpus.model_dump() if kind.options.gpus else None,
         "memory": service.memory,
+        "estimate": kind.memory_estimate,
         "gpus": service_gpus(fleet, machine, service),
         "cpuset": service.cpuset,
         "evict": service.evict,
+        "admission": service.admission,
         "autostart": service.autostart,
         "volumes": [f"{project_name(machine.root)}_{volume}" for volume in volumes],
     }

@@ -16,6 +16,7 @@ from inferfleet.tasks.edge import overlay, report, verb
         "model": "a model that no service names: what would it take",
         "kind": "kind of service for --model; default: what usually serves such a model",
         "options": "options of the engine for --model, as name=value,name=value",
+        "exact": "with whole numbers, and the sums that they come from",
     }
 )
 def capacity(
@@ -27,6 +28,7 @@ def capacity(
     model: str = "",
     kind: str = "",
     options: str = "",
+    exact: bool = False,
     format: str = "table",
 ) -> int:
     """Show what services take of a machine's memory, whether they fit, and what they yield."""
@@ -34,7 +36,7 @@ def capacity(
         raise FleetError("--kind and --options are for --model", "name one", code=USAGE)
     if model and service:
         raise FleetError("--model asks about no service", "leave one of them out", code=USAGE)
-    from inferfleet.capacity.report import COLUMNS, data, lines, rows
+    from inferfleet.capacity.report import columns, data, lines, rows
     from inferfleet.operations.capacity import Asked, survey
     from inferfleet.parallel import on_each
     from inferfleet.run.run import Run
@@ -51,7 +53,7 @@ def capacity(
     else:
         for one in found:
             if terms := rows(one):
-                table(terms, COLUMNS)
+                table(terms, columns(one, exact))
             print("\n".join(run.redact(line) for line in lines(one)))
     errors = [answer.error for answer in answers if answer.error]
     for error in errors:

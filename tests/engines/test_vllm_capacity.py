@@ -21,7 +21,7 @@ from testbed import vllm
 
 from inferfleet.capacity.engines.claim import claim
 from inferfleet.capacity.engines.given import Given
-from inferfleet.capacity.engines.vllm import vllm_blocks
+from inferfleet.capacity.engines.vllm_run import vllm_blocks
 from inferfleet.capacity.shape.config import config_shape
 from inferfleet.capacity.shape.shape import Shape
 from inferfleet.capacity.term import Memory
@@ -43,6 +43,14 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("qwen3-next", {}),
     ("granite-hybrid", {}),
     ("granite-hybrid", {"enable_prefix_caching": False}),
+    ("gemma3-defaults", {}),
+    ("gemma4", {}),
+    ("chatglm", {}),
+    ("dbrx", {}),
+    ("llama4", {}),
+    ("zamba2", {}),
+    ("nemotron-h", {}),
+    ("mimo", {}),
 ]
 # vLLM takes an FP8 cache only on processors that have this.
 if "avx512f" in Path("/proc/cpuinfo").read_text().split():
@@ -70,7 +78,7 @@ def answers(vllm_environment: Path, models: Path) -> list[Mapping[str, Any]]:
             text=True,
             env={**env, "VLLM_NO_USAGE_STATS": "1"},
             pass_fds=[told.fileno()],
-            timeout=1500,
+            timeout=2400,
             check=False,
         )
         told.seek(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -186,7 +187,8 @@ def cards(*free: float, total: float | None = 24, mode: str = "default") -> tupl
 def on_gpus(
     size: float, gpus: Any, held: Held, running: frozenset[str] = frozenset(), **options: Any
 ) -> Situation:
-    demand = {"kind": "vllm", "gpus": gpus, "options": options}
+    split = {"factors": [["tensor-parallel-size"]]}
+    demand = {"kind": "vllm", "gpus": gpus, "options": options, "split": split}
     return Situation(
         {"a": demand, "b": {"kind": "llama-cpp", "gpus": "all", "options": {}}},
         {"reserve": gib(4)},
@@ -274,3 +276,27 @@ def test_owners() -> None:
     assert owned((), (used,))[0] == [f"{lets_one}process 5 (python) does"]
     assert owned((), (Card(0, "GPU-0", 1, 1, "exclusive-process", ("a",)),)) == ([], [])
     assert "lets no process use it" in owned((), (Card(0, "", 1, 1, "prohibited"),))[0][0]
+
+
+def test_estimates_refuse_nothing_and_evict_only_when_asked() -> None:
+    """What is certain of a newcomer has room, its estimate has not: doubtful, and no more."""
+    one = situation({"a": 60}, {"b": (45.0, 45.0)})
+    claims = {**one.claims, "a": replace(one.claims["a"], least=gib(50))}
+    tight = replace(one, claims=claims)
+    told = decide(tight, evict=False)
+    assert told.problems == ()
+    assert [*told.notes] == [
+        (
+            "whether it fits is doubtful: a needs 60 GiB, and 55 GiB of 100 GiB main memory are "
+            "left (less 45 GiB of b)"
+        )
+    ]
+    assert decide(tight, evict=True).evict == {"b": "makes room for a: 45 GiB of main memory"}
+    short = replace(one, claims={**claims, "a": replace(one.claims["a"], least=gib(56))})
+    assert "it needs 60 GiB" in decide(short, evict=False).problems[0].what
+
+
+def test_room_for_what_is_certain_where_there_is_none_for_more() -> None:
+    one = situation({"a": 90}, {"b": (30.0, 30.0), "c": (40.0, 40.0)}, demands={"b": NEVER})
+    tight = replace(one, claims={**one.claims, "a": replace(one.claims["a"], least=gib(65))})
+    assert enough(tight) == ("c",)

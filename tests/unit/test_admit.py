@@ -231,6 +231,36 @@ def test_llama_cpp_takes_what_an_eviction_frees(tmp_path: Path) -> None:
     assert [step.target for step in plan.steps if step.action == "evict"] == ["b"]
 
 
+def test_what_would_fit_is_told(tmp_path: Path) -> None:
+    case = Case({"a": VLLM}, (), ("a",), 4, (("stranger", 4, "C"),))
+    problems = planned(case, tmp_path).problems
+    assert [problem.hint.partition(";")[0] for problem in problems] == [
+        "a would fit with gpu-memory-utilization: 0.83"
+    ]
+    less = {"a": VLLM | {"options": {**VLLM["options"], "gpu-memory-utilization": 0.83}}}
+    assert planned(Case(less, (), ("a",), 4, (("stranger", 4, "C"),)), tmp_path).problems == ()
+
+
+def test_arithmetic_that_is_overridden(tmp_path: Path) -> None:
+    """The plan starts it, and says that it would have been refused and who said so."""
+    trusting = {"a": VLLM | {"admission": "warn"}}
+    plan = planned(Case(trusting, (), ("a",), 22, (("stranger", 22, "C"),)), tmp_path)
+    assert plan.problems == ()
+    assert [step.target for step in plan.steps if step.action == "start"] == ["a"]
+    assert any(
+        note.startswith("started all the same, admission: warn of a: a does not fit: it needs")
+        for note in plan.notes
+    )
+
+
+@pytest.mark.parametrize("kind", ["sglang", "tgi"])
+def test_who_takes_what_is_free(kind: str, tmp_path: Path) -> None:
+    """Others have some of the card: it takes the rest, and is refused for its weights alone."""
+    for used, fits in ((0.004, True), (4, True), (12, False)):
+        case = Case({"a": demand(kind)}, (), ("a",), used, (("stranger", used, "C"),))
+        assert (planned(case, tmp_path).problems == ()) is fits
+
+
 @pytest.mark.parametrize(
     ("owner", "kind", "refused"),
     [

@@ -80,12 +80,79 @@ def test_the_spark(ask: Task) -> None:
 
     code, out, _ = ask(host=["spark"], service=[vllm["service"], ollama["service"]])
     assert code == 2
-    assert "262,144 bytes/token" in out
+    assert "262,144 B/token" in out
     assert "66.25 GiB" in out
     assert "271,360 tokens" in out
     last = out.splitlines()[-1]
     assert last.startswith(f"{vllm['service']} and {ollama['service']} do not fit because together")
     assert "12 GiB kept for the host" in last
+
+
+def test_the_spark_without_the_hub(ask: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its figure comes from its model files then, and says so."""
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    code, found = ask.data(host=["spark"])
+    assert code == 0
+    vllm, ollama = found["services"]
+    terms = {term["name"]: term for term in vllm["terms"]}
+    assert (terms["KV per token"]["amount"], terms["KV per token"]["how"]) == (262_144, "declared")
+    assert terms["KV cache"]["amount"] == 66.25 * (1 << 30)
+    assert (terms["KV tokens"]["amount"], terms["KV tokens"]["how"]) == (271_360, "declared")
+    assert terms["weights"]["amount"] == pytest.approx(qwen_files.weights(), rel=0.001)
+    where = "in inventory/models/qwen3-32b-fp8.yaml (the hub http://127.0.0.1:9 cannot be reached"
+    assert vllm["model_read"].startswith(where)
+    assert (vllm["fits"], ollama["fits"]) == (True, True)
+    assert ollama["terms"][0]["how"] == "declared"
+
+
+@pytest.mark.parametrize("hub_is", ["down", "without it"])
+def test_a_model_that_cannot_be_read(
+    ask: Task, monkeypatch: pytest.MonkeyPatch, hub_is: str
+) -> None:
+    """Said in the table, in the sentence and as data, on memory of either sort."""
+    if hub_is == "down":
+        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    why = "cannot be reached" if hub_is == "down" else "HTTP 404"
+    for host in ("spark", "rtx5090"):
+        asked: dict[str, Any] = {"host": [host], "model": "hf:org/none", "kind": "vllm"}
+        asked["options"] = "kv-cache-memory-bytes=1073741824,gpu-memory-utilization=0.5"
+        code, found = ask.data(**asked)
+        assert code == 0
+        assert (found["services"][0]["fits"], found["fits"]) == (None, True)
+        assert why in found["services"][0]["model_unknown"]
+        assert why in found["services"][0]["because"]
+        _, out, _ = ask(**asked)
+        assert out.splitlines()[1].split() == ["model", "not", "known", "-"]
+        last = out.splitlines()[-1]
+        assert last.startswith("hf:org/none: not known whether it fits: the model of hf:org/none")
+        assert why in last
+
+
+def test_what_would_fit(ask: Task) -> None:
+    asked: dict[str, Any] = {"host": ["spark"], "model": MODEL, "kind": "vllm"}
+    code, found = ask.data(**asked, options="max-model-len=32000")
+    assert (code, found["services"][0]["fits"]) == (2, False)
+    assert found["services"][0]["would_fit_with"] == [{"gpu-memory-utilization": 0.86}]
+    code, out, _ = ask(**asked, options="max-model-len=32000")
+    assert code == 2
+    assert f"{MODEL} would fit with gpu-memory-utilization: 0.86" in out.splitlines()
+
+
+def test_a_terminal_of_80_columns(ask: Task) -> None:
+    """No row is longer; the sums stand there when asked for."""
+    _, out, _ = ask(host=["spark"])
+    rows = out.splitlines()
+    end = next(number for number, row in enumerate(rows) if row.startswith("spark: "))
+    assert end > 20
+    assert max(map(len, rows[:end])) <= 80
+    assert "FORMULA" not in rows[0]
+    _, out, _ = ask(host=["spark"], service=["vllm-qwen3-32b-fp8"])
+    assert out.splitlines()[0].split() == ["TERM", "AMOUNT", "HOW"]
+    _, out, _ = ask(host=["spark"], exact=True)
+    assert out.splitlines()[0].split() == [
+        "SERVICE", "TERM", "AMOUNT", "EXACTLY", "HOW", "FORMULA"
+    ]  # fmt: skip
+    assert "262,144 bytes/token" in out
 
 
 def test_a_model_that_no_service_names(ask: Task) -> None:
@@ -110,6 +177,9 @@ def test_a_model_that_no_service_names(ask: Task) -> None:
         ({"model": MODEL, "kind": "vlm"}, "did you mean vllm?"),
         ({"model": MODEL, "options": "max-modellen=1"}, "did you mean max-model-len?"),
         ({"model": "hf:nonsense"}, "is not a repository of the hub"),
+        ({"model": MODEL, "options": "max-model-len=abc"}, "max-model-len: should be a size"),
+        ({"model": MODEL, "options": "gpu-memory-utilization=-0.5"}, "should be a number, above 0"),
+        ({"model": MODEL, "options": "kv-cache-dtype=q8_0"}, "should be one of auto, float16"),
     ],
 )
 def test_asked_wrongly(ask: Task, options: dict[str, Any], message: str) -> None:

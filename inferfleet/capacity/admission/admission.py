@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
-from inferfleet.capacity.admission.situation import Room, Situation
+from inferfleet.capacity.admission.room import Room
+from inferfleet.capacity.admission.situation import Situation
 from inferfleet.capacity.machine import MAIN
 from inferfleet.capacity.words import series, size
 from inferfleet.errors import FleetError
@@ -17,66 +18,104 @@ MOST_TRIED = 12
 
 @dataclass(frozen=True)
 class Verdict:
-    """problems: what refuses the start. evict: service -> why it is stopped. room: bytes of main
-    memory that must be available before anything is started."""
+    """problems: what refuses the start; notes: what would, were the arithmetic trusted, and what
+    is doubtful. evict: service -> why it is stopped. room: bytes of main memory that must be
+    available before anything is started."""
 
     problems: tuple[FleetError, ...] = ()
     evict: Mapping[str, str] = field(default_factory=dict)
     room: int = 0
+    notes: tuple[str, ...] = ()
 
 
-def decide(situation: Situation, evict: bool) -> Verdict:
-    """Whether the start may go on. evict: services that are not wanted may be stopped for it."""
-    problems = [
-        FleetError(
-            f"{service} does not fit: {limit}",
-            hint=f"`invoke capacity --service {service}` shows every term",
-        )
-        for service in situation.acting
-        if service in situation.claims
-        for limit in situation.claims[service].limits
-    ]
+def decide(situation: Situation, evict: bool, remedies: Mapping[str, str] | None = None) -> Verdict:
+    """Whether the start may go on. evict: services that are not wanted may be stopped for it.
+
+    Refused is only what cannot start without more memory, whatever is estimated of it. remedies:
+    by service, with which settings it would fit.
+    """
+    known = remedies or {}
+    problems, notes = [], []
+    for service in situation.acting:
+        claim = situation.claims.get(service)
+        for limit in claim.limits if claim else ():
+            told = _told(service, known, f"`invoke capacity --service {service}` shows every term")
+            problem = FleetError(f"{service} does not fit: {limit}", hint=told)
+            if situation.trusted(service):
+                problems.append(problem)
+            else:
+                notes.append(_overridden([service], problem))
     rooms = situation.rooms()
-    short = [room for room in rooms if not room.fits]
-    if not short:
-        return Verdict(tuple(problems))
-    chosen = enough(situation)
+    pools = {room.pool for room in situation.rooms(least=True) if not room.fits}
+    short = [room for room in rooms if room.pool in pools]
+    tight = [room for room in rooms if not room.fits]
+    if not tight and not short:
+        return Verdict(tuple(problems), notes=tuple(notes))
+    chosen = enough(situation) if short or evict else None
     if chosen and evict and not problems:
         names = series(situation.acting)
-        why = {name: f"makes room for {names}: {_freed(situation, name, short)}" for name in chosen}
-        return Verdict(evict=why, room=sum(_fresh(situation, name) for name in situation.acting))
+        of = short or tight
+        why = {name: f"makes room for {names}: {_freed(situation, name, of)}" for name in chosen}
+        fresh = sum(_fresh(situation, name) for name in situation.acting)
+        return Verdict(evict=why, room=fresh, notes=tuple(notes))
+    if not short:
+        notes += [f"whether it fits is doubtful: {room.words(True)}" for room in tight]
+        return Verdict(tuple(problems), notes=tuple(notes))
     hint = _hint(situation, chosen, short)
     terms = [words for service in situation.acting if (words := _terms(situation, service))]
     for room in short:
-        who = [name for name, amount in room.needs.items() if amount]
+        who = [name for name, amount in {**room.asks, **room.needs}.items() if amount]
         what = f"{series(who)} {'do' if len(who) > 1 else 'does'} not fit: "
         sums = f" [{'; '.join(terms)}]" if terms else ""
-        problems.append(FleetError(what + room.words() + sums, hint=hint))
-    return Verdict(tuple(problems))
+        problem = FleetError(
+            what + room.words(len(who) > 1) + sums, hint=_told(who[0], known, hint, who[1:])
+        )
+        overridden = [name for name in who if not situation.trusted(name)]
+        if overridden and room.without(overridden).fits:
+            notes.append(_overridden(overridden, problem))
+        else:
+            problems.append(problem)
+    return Verdict(tuple(problems), notes=tuple(notes))
+
+
+def _told(service: str, remedies: Mapping[str, str], hint: str, more: Sequence[str] = ()) -> str:
+    said = [f"{name} {remedies[name]}" for name in (service, *more) if name in remedies]
+    return "; ".join([*said, hint])
+
+
+def _overridden(services: Sequence[str], problem: FleetError) -> str:
+    return f"started all the same, admission: warn of {series(services)}: {problem.what}"
 
 
 def enough(situation: Situation) -> tuple[str, ...] | None:
-    """The fewest services whose stop makes room, of several sets the one that frees least."""
+    """The fewest services whose stop makes room, of several sets the one that frees least.
+
+    Room for all that the newcomers take, or if there cannot be as much for what they need.
+    """
+    return _enough(situation, least=False) or _enough(situation, least=True)
+
+
+def _enough(situation: Situation, least: bool) -> tuple[str, ...] | None:
     free = {service: sum(_weight(situation, service)) for service in situation.may_stop()}
     names = sorted(free, key=lambda name: (free[name], name))
-    if not all(room.fits for room in situation.rooms(names)):
+    if not all(room.fits for room in situation.rooms(names, least)):
         return None
     if len(names) > MOST_TRIED:
-        return _fewer(situation, names)
+        return _fewer(situation, names, least)
     for count in range(1, len(names) + 1):
         sets = sorted(combinations(names, count), key=lambda some: sum(free[n] for n in some))
         for some in sets:
-            if all(room.fits for room in situation.rooms(some)):
+            if all(room.fits for room in situation.rooms(some, least)):
                 return tuple(sorted(some))
     return None
 
 
-def _fewer(situation: Situation, names: list[str]) -> tuple[str, ...]:
+def _fewer(situation: Situation, names: list[str], least: bool) -> tuple[str, ...]:
     """All of them but those without which there is room enough, the smallest left out first."""
     chosen = list(names)
     for name in names:
         rest = [one for one in chosen if one != name]
-        if all(room.fits for room in situation.rooms(rest)):
+        if all(room.fits for room in situation.rooms(rest, least)):
             chosen = rest
     return tuple(sorted(chosen))
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from inferfleet.capacity.admission.admission import decide, enough
 from inferfleet.capacity.admission.asking import held_script, parse_held
 from inferfleet.capacity.admission.owners import taken
+from inferfleet.capacity.admission.remedy import remedies, words
 from inferfleet.capacity.admission.shown import from_ollama
 from inferfleet.capacity.admission.situation import Situation
-from inferfleet.capacity.engines.claim import claim
-from inferfleet.capacity.facts import Known, from_parts
+from inferfleet.capacity.engines.claim import demand_claim
+from inferfleet.capacity.facts import Known, else_declared, from_parts
 from inferfleet.capacity.held import Held
 from inferfleet.capacity.lookups import Lookups
 from inferfleet.capacity.machine import live_memory
@@ -77,6 +78,8 @@ def admit(talk: Session, observed: Observed, plan: Plan, goal: Goal) -> Plan:
         wider = claimed(situation, shapes, situation.may_stop())
         if enough(wider):
             situation, verdict = wider, decide(wider, goal.evict)
+    if verdict.problems:
+        verdict = decide(situation, goal.evict, advice(situation, shapes))
     problems, notes = taken(situation, release, frozenset(verdict.evict))
     steps = [Step("evict", service, why) for service, why in verdict.evict.items()]
     at = next(i for i, s in enumerate(plan.steps) if s.action in {"start", "replace"})
@@ -84,7 +87,7 @@ def admit(talk: Session, observed: Observed, plan: Plan, goal: Goal) -> Plan:
         plan,
         steps=(*plan.steps[:at], *steps, *plan.steps[at:]),
         problems=(*plan.problems, *verdict.problems, *problems),
-        notes=(*plan.notes, *_unseen(situation), *notes),
+        notes=(*plan.notes, *_unseen(situation), *verdict.notes, *notes),
         # After an interrupted run everything that is up is waited for, but not who is stopped.
         wait=tuple(service for service in plan.wait if service not in verdict.evict),
         room=-(-verdict.room // KIB),
@@ -131,8 +134,8 @@ def model_shapes(
     missing: whose model is not whole on the machine.
     """
     known: dict[str, Known] = {}
-    far = []
-    for need in needs:
+    far, chosen = [], list(needs)
+    for need in chosen:
         service = need.service
         near = local_facts(talk, need, held, service in missing, service in running)
         if near is None:
@@ -141,7 +144,8 @@ def model_shapes(
             known[service] = near
     lookups = Lookups(far, talk.secrets, SOURCE_SECONDS)
     known |= {need.service: lookups.known(need) for need in far}
-    return {service: one.shape for service, one in known.items() if one.shape}
+    told = {need.service: else_declared(need, known[need.service]) for need in chosen}
+    return {service: one.shape for service, one in told.items() if one.shape}
 
 
 def local_facts(
@@ -177,6 +181,16 @@ def claimed(
     return found
 
 
+def advice(situation: Situation, shapes: Mapping[str, Shape]) -> dict[str, str]:
+    """By service to be started, with which of its settings all of them would fit."""
+
+    def again(other: Situation, service: str) -> Claim:
+        return service_claim(other, service, shapes.get(service))
+
+    found = {name: words(remedies(situation, name, again)) for name in situation.acting}
+    return {name: said for name, said in found.items() if said}
+
+
 def service_claim(
     situation: Situation, service: str, shape: Shape | None, stopped: Iterable[str] = ()
 ) -> Claim:
@@ -184,9 +198,9 @@ def service_claim(
     demand = situation.demands[service]
     freed = situation.freed(service, stopped)
     memory = live_memory(situation.hardware, demand["gpus"], situation.held, freed)
-    if demand["gpus"] != "none" and not memory.device:
+    if demand["gpus"] != "none" and not memory.device and not demand.get("estimate"):
         return Claim(service, "device", None)
-    return claim(service, demand["kind"], demand["options"], shape, memory, demand["env"])
+    return demand_claim(service, demand, shape, memory)
 
 
 def _unseen(situation: Situation) -> list[str]:

@@ -7,66 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from inferfleet.capacity.admission.room import Room
 from inferfleet.capacity.held import Held, Holder
 from inferfleet.capacity.machine import MAIN, cards_of, shares, spread
 from inferfleet.capacity.term import Claim
-from inferfleet.capacity.words import series, size
 
 # Others are named when they hold at least this share of a pool.
 WORTH_NAMING = 0.02
-
-Amounts = Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class Room:
-    """The arithmetic of one pool of memory, in bytes.
-
-    needs: of the services to be started. kept: of those of ours that stay. share: the host's own
-    (the larger of the reserve and what others have); others: who has most of it.
-    """
-
-    pool: str
-    total: int
-    share: int
-    reserve: int
-    needs: Amounts
-    kept: Amounts
-    others: tuple[tuple[str, int], ...] = ()
-
-    @property
-    def need(self) -> int:
-        return sum(self.needs.values())
-
-    @property
-    def left(self) -> int:
-        return self.total - self.share - sum(self.kept.values())
-
-    @property
-    def fits(self) -> bool:
-        return self.need <= self.left
-
-    def words(self, named: bool = False) -> str:
-        """Why it does not fit, or that it does, as a sentence without its end.
-
-        named: a service that is alone here is one of several that were asked about.
-        """
-        needs = {name: amount for name, amount in self.needs.items() if amount}
-        own = f"{series(needs) if named else 'it'} needs {size(self.need)}"
-        if len(needs) > 1:
-            each = series(f"{name} {size(amount)}" for name, amount in needs.items())
-            own = f"together they need {size(self.need)} ({each})"
-        less = [f"{size(self.share)} {self._share_words()}"] if self.share else []
-        less += [f"{size(amount)} of {name}" for name, amount in self.kept.items() if amount]
-        place = f"{size(max(self.left, 0))} of {size(self.total)} {self.pool} "
-        place += "are left" + (f" (less {series(less)})" if less else "")
-        return f"{own}, and {place}"
-
-    def _share_words(self) -> str:
-        if self.share <= self.reserve:
-            return "kept for the host"
-        named = [f"{label} {size(amount)}" for label, amount in self.others]
-        return "of others" + (f": {series(named)}" if named else "")
 
 
 @dataclass(frozen=True)
@@ -104,29 +51,69 @@ class Situation:
             if name not in self.wanted and self.demands.get(name, {}).get("evict") != "never"
         ]
 
-    def need(self, service: str) -> dict[str, int]:
-        """What a service takes of each pool, {} where nobody can know."""
-        claimed = self._claimed(service)
+    def need(self, service: str, least: bool = False) -> dict[str, int]:
+        """What a service takes of each pool, {} where nobody can know.
+
+        least: only what it cannot start without, and what does not depend on estimates.
+        """
+        claimed = self._claimed(service, least)
         if claimed is not None:
             return claimed
         limit = self.demands.get(service, {}).get("memory")
         return {MAIN: limit} if limit else self.use(service)
 
-    def _claimed(self, service: str) -> dict[str, int] | None:
+    def keeps(self, service: str) -> dict[str, int]:
+        """What a service that stays will have of each pool: what it has or claims, if more.
+
+        What fills itself into the free memory has done so once it has what it needs. Of one whose
+        arithmetic is not trusted (admission: warn) what it has counts.
+        """
+        use, need = self.use(service), self.need(service)
+        if use and not self.trusted(service):
+            return use
+        found = {pool: max(use.get(pool, 0), need.get(pool, 0)) for pool in {**use, **need}}
+        claim = self.claims.get(service)
+        if claim is not None and claim.fills:
+            least = self.need(service, least=True)
+            pools = [MAIN] if claim.pool == "host" else self._places(service)
+            filled = [p for p in pools if use.get(p, 0) >= least.get(p, 0)]
+            found.update({pool: use.get(pool, 0) for pool in filled})
+        return found
+
+    def trusted(self, service: str) -> bool:
+        """Whether the arithmetic of a service may refuse it; `admission: warn` says it may not."""
+        return self.demands.get(service, {}).get("admission") != "warn"
+
+    def asks(self, service: str) -> dict[str, int]:
+        """What of each pool must be free before a service starts."""
+        claim = self.claims.get(service)
+        if claim is None or not claim.ask:
+            return {}
+        return dict.fromkeys(self._places(service), claim.ask)
+
+    def _places(self, service: str) -> list[str]:
+        """The pools from which a service on GPUs takes its share."""
+        if self.unified:
+            return [MAIN]
+        demand = self.demands.get(service, {})
+        cards = cards_of(demand.get("gpus", "none"), self.held.cards)
+        chosen = cards[: spread(demand, len(cards))]
+        return [f"GPU {card.index}" for card in chosen if card.total is not None]
+
+    def _claimed(self, service: str, least: bool = False) -> dict[str, int] | None:
         demand, claim = self.demands.get(service, {}), self.claims.get(service)
         limit = demand.get("memory")
         if claim is None or claim.amount is None:
             return None
+        taken = claim.least if least and claim.least is not None else claim.amount
         if claim.pool == "host":
-            amount = claim.amount + claim.host
+            amount = taken + claim.host
             return {MAIN: min(amount, limit) if limit else amount}
         # A limit bounds what the kernel charges to the service, not what CUDA takes.
         host = min(claim.host, limit) if limit else claim.host
         if self.unified:
-            return {MAIN: claim.amount + host}
-        cards = cards_of(demand.get("gpus", "none"), self.held.cards)
-        chosen = cards[: spread(demand.get("kind", ""), demand.get("options", {}), len(cards))]
-        found = {f"GPU {card.index}": claim.amount for card in chosen if card.total is not None}
+            return {MAIN: taken + host}
+        found = dict.fromkeys(self._places(service), taken)
         return {**found, MAIN: host} if host else found
 
     def use(self, service: str) -> dict[str, int]:
@@ -150,15 +137,18 @@ class Situation:
         for one in self.running:
             use = self.use(one)
             if one not in gone:
-                need = self.need(one)
-                use = {pool: min(use.get(pool, 0) - need[pool], 0) for pool in need}
+                use = {
+                    pool: min(use.get(pool, 0) - amount, 0)
+                    for pool, amount in self.keeps(one).items()
+                }
             for pool, amount in use.items():
                 found[pool] = found.get(pool, 0) + amount
         return found
 
-    def rooms(self, stopped: Iterable[str] = ()) -> list[Room]:
+    def rooms(self, stopped: Iterable[str] = (), least: bool = False) -> list[Room]:
         """The arithmetic of every pool that a start takes from, once these are stopped."""
-        needs = {service: self.need(service) for service in self.acting}
+        needs = {service: self.need(service, least) for service in self.acting}
+        asks = {service: self.asks(service) for service in self.acting}
         pools = dict.fromkeys(pool for need in needs.values() for pool in need)
         gone = set(stopped)
         found = []
@@ -169,7 +159,7 @@ class Situation:
             reserve = int(self.hardware.get("reserve") or 0) if pool == MAIN else 0
             ours = sum(self.use(service).get(pool, 0) for service in self.running)
             kept = {
-                service: max(self.use(service).get(pool, 0), self.need(service).get(pool, 0))
+                service: self.keeps(service).get(pool, 0)
                 for service in self.staying
                 if service not in gone
             }
@@ -187,6 +177,8 @@ class Situation:
                     {service: need[pool] for service, need in needs.items() if pool in need},
                     {service: amount for service, amount in kept.items() if amount},
                     tuple(sorted(others, key=lambda one: (-one[1], one[0]))[:3]),
+                    max(total - free - ours, 0),
+                    {service: ask[pool] for service, ask in asks.items() if pool in ask},
                 )
             )
         return found

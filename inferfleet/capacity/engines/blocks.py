@@ -47,6 +47,7 @@ class _Page:
     block: int
     bytes: int
     window: int = 0
+    chunked: bool = False
     states: int = 0
 
 
@@ -60,17 +61,21 @@ class Group:
     layers: int
     block: int
     window: int = 0
+    chunked: bool = False
     states: int = 0
 
     def blocks(self, length: int, cache: Cache) -> int:
         """Blocks of one request of `length` tokens.
 
         Full: ceil(length / block). Window: min(window - 1 + tokens running, length) and one more,
-        because a window begins within a block. State: one, or `states` when prefixes are kept
+        because a window begins within a block. Chunks: min(chunk + tokens running, length)
+        (ChunkedLocalAttentionSpec). State: one, or `states` when prefixes are kept
         (MambaSpec.max_memory_usage_bytes).
         """
         if self.states:
             return self.states if cache.align else 1
+        if self.chunked:
+            return -(-min(self.window + cache.running, length) // self.block)
         if self.window:
             kept = min(self.window - 1 + cache.running, length)
             return -(-kept // self.block) + 1
@@ -127,7 +132,7 @@ def blocks(shape: Shape, cache: Cache) -> Blocks:
     if len({(page.kind[0], page.window, page.block) for page in pages}) == 1:
         # All look back equally far: one group, whatever the sizes of their heads.
         first = pages[0]
-        group = Group(len(pages), block, first.window, first.states)
+        group = Group(len(pages), block, first.window, first.chunked, first.states)
         return Blocks((group,), sum(page.bytes for page in pages), block, cache)
     widest = max(page.bytes for page in pages)
     return _grouped([_unified(page, widest) for page in pages], widest, block, cache)
@@ -171,9 +176,8 @@ def _pages(shape: Shape, cache: Cache, padded: int) -> list[_Page]:
             token = vllm_token(layer, cache.type, shape.dtype_bytes, cache.shards)
             kind = "window" if layer.attention == "window" else "full"
             size = (layer.heads, layer.key, layer.value, layer.latent)
-            pages.append(
-                _Page((kind, layer.window, size), cache.block, token * cache.block, layer.window)
-            )
+            page = _Page((kind, layer.window, size), cache.block, token * cache.block)
+            pages.append(replace(page, window=layer.window, chunked=layer.chunked))
         if layer.state:
             state = _state_bytes(shape, cache, index)
             pages.append(
@@ -207,5 +211,6 @@ def _grouped(pages: Sequence[_Page], widest: int, block: int, cache: Cache) -> B
         for place in range(number):
             first = bucket[0]
             layers = len(bucket[place::number])
-            groups.append(Group(layers, first.block, first.window, first.states))
+            group = Group(layers, first.block, first.window, first.chunked, first.states)
+            groups.append(group)
     return Blocks(tuple(groups), widest * max(group.layers for group in groups), block, cache)

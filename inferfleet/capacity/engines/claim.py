@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal
 
 from inferfleet.capacity.engines.given import Given
 from inferfleet.capacity.engines.llama import claim_llama, claim_ollama
 from inferfleet.capacity.engines.share import claim_sglang, claim_tgi, claim_triton
 from inferfleet.capacity.engines.vllm import claim_vllm
+from inferfleet.capacity.machine import MAIN, wanted_gpus
 from inferfleet.capacity.shape.shape import Shape
-from inferfleet.capacity.term import Claim, Memory
+from inferfleet.capacity.term import Claim, How, Memory, Term
+from inferfleet.errors import FleetError
+from inferfleet.services.values import split_words
 
 _ENGINES = {
     "vllm": claim_vllm,
@@ -19,6 +24,32 @@ _ENGINES = {
     "tgi": claim_tgi,
     "triton": claim_triton,
 }
+
+
+def demand_claim(
+    service: str, demand: Mapping[str, Any], shape: Shape | None, memory: Memory
+) -> Claim:
+    """The claim of a service as make_budget has it.
+
+    A service that no arithmetic is for claims what its machine file or else its kind says.
+    """
+    made = claim(service, demand["kind"], demand["options"], shape, memory, demand["env"])
+    estimate, limit = demand.get("estimate"), demand.get("memory")
+    if made.amount is None and not made.limits and demand["kind"] not in _ENGINES and estimate:
+        how: How = "declared" if limit else "estimated"
+        amount = limit or estimate
+        formula = "memory: of the machine file" if limit else "what is usual for its kind"
+        term = Term(MAIN, amount, "bytes", formula, how)
+        return Claim(service, "host", amount, terms=(term,), least=limit or 0, fills=not limit)
+    if shape is not None and shape.source == "declared":
+        terms = [replace(one, how="declared") if one.how == "exact" else one for one in made.terms]
+        made = replace(made, terms=tuple(terms))
+    wanted = wanted_gpus(demand)
+    if wanted is not None and memory.device and wanted > memory.gpus:
+        words = split_words(demand["split"], demand["options"])
+        limit_words = f"{words} needs {wanted} GPUs, and it has {memory.gpus}"
+        made = replace(made, limits=(limit_words, *made.limits))
+    return made
 
 
 def claim(
@@ -40,6 +71,10 @@ def claim(
     host". Raises nothing: what cannot be computed leaves amount None.
     """
     engine = _ENGINES.get(kind)
+    pool: Literal["device", "host"] = "device" if memory.device else "host"
     if engine is None:
-        return Claim(service, "device" if memory.device else "host", None)
-    return engine(service, Given(options, env or {}), shape, memory)
+        return Claim(service, pool, None)
+    try:
+        return engine(service, Given(options, env or {}), shape, memory)
+    except FleetError as error:
+        return Claim(service, pool, None, limits=(error.what,))

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from math import isfinite
+
+from inferfleet.errors import FleetError
 
 _NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kKmMgGtT]?)(i?[bB])?")
 # vLLM's human-readable integers: a small letter counts by 1000, a large one by 1024.
 _FACTORS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+# Words that engines take in place of a number: their own choice.
+CHOICES = ("", "auto", "none", "null")
 OFF = ("", "0", "false", "off", "no", "none", "disabled")
 
 
@@ -36,17 +41,26 @@ class Given:
         return str(value) if isinstance(value, str | int | float) else ""
 
     def number(self, *names: str, default: float = 0) -> float:
-        """A number as vLLM writes it: 4096, 4K, 1.5g; the default for anything else."""
+        """A number as vLLM writes it: 4096, 4K, 1.5g; the default where the engine chooses.
+
+        Raises FleetError for text that is no number.
+        """
         value = self.value(*names)
-        if isinstance(value, bool):
+        if value is None or isinstance(value, bool):
             return default
-        if isinstance(value, int | float):
-            return float(value)
-        match = _NUMBER.fullmatch(value.strip()) if isinstance(value, str) else None
-        if not match:
+        text = str(value).strip()
+        if text.lower() in CHOICES:
             return default
-        factor = _BINARY.get(match[2]) or _FACTORS[match[2].lower()]
-        return float(match[1]) * factor
+        if match := _NUMBER.fullmatch(text):
+            factor = _BINARY.get(match[2]) or _FACTORS[match[2].lower()]
+            return float(match[1]) * factor
+        try:
+            number = float(text)
+        except ValueError:
+            number = float("nan")
+        if not isfinite(number):
+            raise FleetError(f"{names[0]}: {text!r} is no number")
+        return number
 
     def whole(self, *names: str, default: int = 0) -> int:
         return int(self.number(*names, default=default))

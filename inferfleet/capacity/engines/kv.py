@@ -29,7 +29,9 @@ def vllm_token(layer: Layer, cache: str, own: int, shards: int = 1) -> int:
 
     heads * (key + value) * bytes (v1/kv_cache_interface.py AttentionSpec), heads being KV heads
     / shards and at least one: ranks beyond the KV heads repeat them. MLA keeps one vector of
-    latent + rope numbers for keys and values together, whole on every rank (MLAAttentionSpec).
+    latent + rope numbers for keys and values together, whole on every rank (MLAAttentionSpec), and
+    beside it the keys of a sparse attention's indexer in a type of their own; with an FP8 cache
+    such a latent is packed (_canonicalize_sparse_mla_kv_cache_dtype).
     own: bytes of a number of the model itself, which `auto` takes.
 
     Raises FleetError for a cache type whose layout is not known here.
@@ -37,9 +39,11 @@ def vllm_token(layer: Layer, cache: str, own: int, shards: int = 1) -> int:
     if layer.attention in ("none", "linear"):
         return 0
     if layer.attention == "mla":
+        if layer.index and cache in ("fp8", "fp8_e4m3"):
+            cache = "fp8_ds_mla"
         if cache in VLLM_LATENT:
-            return VLLM_LATENT[cache]
-        return (layer.latent + layer.rope) * _vllm_bytes(cache, own)
+            return VLLM_LATENT[cache] + layer.index
+        return (layer.latent + layer.rope) * _vllm_bytes(cache, own) + layer.index
     heads = max(layer.heads // shards, 1)
     if cache in VLLM_SCALED:
         return heads * ((layer.key + layer.value) * VLLM_SCALED[cache] // 2 + 2 * 4)
@@ -108,4 +112,6 @@ def token_bytes(shape: Shape, cache: str = "auto", shards: int = 1) -> int:
 
     The sum over layers; a sliding window's layers stop growing at their window.
     """
+    if cache == "auto" and shape.cache_type:
+        cache = shape.cache_type
     return sum(vllm_token(layer, cache, shape.dtype_bytes, shards) for layer in shape.layers)

@@ -9,6 +9,7 @@ from inferfleet.capacity.engines.bound import CONTEXT, bounds, read_back
 from inferfleet.capacity.engines.cells import BATCH, UBATCH, Slots, cells, layer_bytes
 from inferfleet.capacity.engines.given import Given
 from inferfleet.capacity.engines.kv import llama_state, llama_token
+from inferfleet.capacity.engines.sure import sure_weights
 from inferfleet.capacity.shape.gguf_types import CACHE_TYPES
 from inferfleet.capacity.shape.shape import Shape
 from inferfleet.capacity.term import Claim, How, Memory, Term
@@ -130,7 +131,11 @@ def _claim(
             *extras,
         )
         amount = int(sum(term.amount for term in terms))
-        return Claim(service, "host", amount, 0, (*terms, *yields), _limits(memory, amount, False))
+        certain = _certain(shape, weights, kept.total) + extra
+        return Claim(
+            service, "host", amount, 0, (*terms, *yields), _limits(memory, certain, False),
+            least=certain,
+        )  # fmt: skip
     each = max(memory.gpus, 1)
     terms = (
         Term("weights", split.device_weights / each, "bytes", _layers(split, shape, each), how),
@@ -141,9 +146,16 @@ def _claim(
     amount = int(sum(term.amount for term in terms))
     host = split.host_weights + split.host_cache + rules.SERVER + extra
     beside = (Term("of the host", host, "bytes", "input table, layers not on a GPU", "estimated"),)
+    certain = _certain(shape, split.device_weights // each, split.device_cache // each)
     return Claim(
-        service, "device", amount, host, (*terms, *beside, *yields), _limits(memory, amount, True)
-    )
+        service, "device", amount, host, (*terms, *beside, *yields),
+        _limits(memory, certain, True), least=certain,
+    )  # fmt: skip
+
+
+def _certain(shape: Shape, weights: int, cache: int) -> int:
+    """Buffers for the work are estimated, and so is the cache of a family that is not known."""
+    return sure_weights(shape, weights) + (cache if shape.kv != "estimated" else 0)
 
 
 def _limits(memory: Memory, amount: int, device: bool) -> tuple[str, ...]:
@@ -153,7 +165,7 @@ def _limits(memory: Memory, amount: int, device: bool) -> tuple[str, ...]:
         return ()
     kept = f" (less {size(memory.reserve)} of the host's own)" if usable < total else ""
     place = "a GPU" if device and not memory.unified else "the machine"
-    return (f"it takes {size(amount)} and {place} has {size(total)}{kept}",)
+    return (f"weights and cache take {size(amount)} and {place} has {size(total)}{kept}",)
 
 
 def _room(memory: Memory) -> int:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from inferfleet.capacity.engines import rules
 from inferfleet.capacity.engines.bound import CONTEXT, bounds, read_back
 from inferfleet.capacity.engines.given import Given
 from inferfleet.capacity.engines.kv import token_bytes, vllm_state, vllm_token
+from inferfleet.capacity.engines.sure import share_limit, sure_weights, too_large
 from inferfleet.capacity.shape.shape import Shape
 from inferfleet.capacity.term import Claim, Memory, Term
 from inferfleet.capacity.words import size
@@ -15,40 +18,72 @@ HOST = 4 * rules.GIB  # of the processes beside the GPU; estimated from vLLM's
 
 
 def claim_sglang(service: str, given: Given, shape: Shape | None, memory: Memory) -> Claim:
-    """mem-fraction-static of the GPU for weights and KV cache; the rest works beside it.
+    """mem-fraction-static of what is free at its start for weights and KV cache; work beside it.
 
-    SGLang's documentation (hyperparameter_tuning): static = (weights + KV pool) / capacity,
-    activations and CUDA graphs come on top.
+    _profile_available_bytes: pool = free with the weights loaded - free before * (1 - static).
+    Activations and CUDA graphs come on top (hyperparameter_tuning in its documentation).
     """
     if not memory.device:
         return Claim(service, "host", None)
     ranks = given.above("tp-size", "tensor-parallel-size", "tp", default=1)
+    split = ranks * given.above("pp-size", "pipeline-parallel-size", default=1)
     chunk, graphs = rules.sglang_sizes(memory.device, ranks)
     chunk = given.above("chunked-prefill-size", default=chunk)
     graphs = given.above("cuda-graph-max-bs", default=graphs)
     standard = rules.sglang_fraction(memory.device, ranks, chunk, graphs)
     fraction = given.number("mem-fraction-static", default=standard)
-    static = int(fraction * memory.device)
-    work = min(int((1 - standard) * memory.device), memory.device - static)
+    if wrong := share_limit("mem-fraction-static", fraction):
+        return Claim(service, "device", None, limits=wrong)
+    free = _free(memory)
+    static = int(fraction * free)
+    work = min(int((1 - standard) * memory.device), free - static)
     beside = Term("activations and CUDA graphs", work, "bytes", "SGLang's own reserve", "estimated")
-    rule = f"mem-fraction-static {fraction:g} x {size(memory.device)}"
-    return _shared(service, shape, memory, given, ranks, static, rule, (beside,))
+    share = _Share(static, int(fraction * memory.device), 1 / fraction, 0,
+                   f"mem-fraction-static {fraction:g}", size(free))  # fmt: skip
+    return _shared(service, shape, memory, given, split, share, (beside,))
 
 
 def claim_tgi(service: str, given: Given, shape: Shape | None, memory: Memory) -> Claim:
-    """TGI takes cuda-memory-fraction of the GPU, all of it if nobody says a fraction.
+    """TGI takes what is free but for what cuda-memory-fraction leaves to others; 1 where not said.
 
-    Its launcher's help: the fraction limits the memory that CUDA may allocate; what weights and a
-    warm-up batch leave becomes KV cache.
+    get_free_memory: free - (1 - fraction) * total; what weights and a warm-up batch leave of it
+    becomes KV cache.
     """
     if not memory.device:
         return Claim(service, "host", None)
     ranks = max(given.whole("num-shard", default=int(given.count("NUM_SHARD", 1))), 1)
     standard = given.count("CUDA_MEMORY_FRACTION", 1.0)
     fraction = given.number("cuda-memory-fraction", default=standard)
-    static = int(fraction * memory.device)
-    rule = f"cuda-memory-fraction {fraction:g} x {size(memory.device)}"
-    return _shared(service, shape, memory, given, ranks, static, rule, ())
+    if wrong := share_limit("cuda-memory-fraction", fraction):
+        return Claim(service, "device", None, limits=wrong)
+    kept = int((1 - fraction) * memory.device)
+    free = _free(memory)
+    share = _Share(max(free - kept, 0), memory.device - kept, 1, kept,
+                   f"cuda-memory-fraction {fraction:g}", size(free))  # fmt: skip
+    return _shared(service, shape, memory, given, ranks, share, ())
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What such an engine takes of what is free now, and what it would of an empty GPU.
+
+    It needs weights * factor + kept to be free.
+    """
+
+    static: int
+    most: int
+    factor: float
+    kept: int
+    name: str
+    free: str
+
+    @property
+    def rule(self) -> str:
+        return f"{self.name} of {self.free} that are free"
+
+
+def _free(memory: Memory) -> int:
+    return memory.device if memory.free is None else min(memory.free, memory.device)
 
 
 def claim_triton(service: str, given: Given, shape: Shape | None, memory: Memory) -> Claim:
@@ -61,32 +96,41 @@ def _shared(
     shape: Shape | None,
     memory: Memory,
     given: Given,
-    ranks: int,
-    static: int,
-    rule: str,
+    split: int,
+    share: _Share,
     beside: tuple[Term, ...],
 ) -> Claim:
+    """On unified memory what it takes is the host's, too, so that all of it has to be there."""
+    static = share.static
     amount = static + int(sum(term.amount for term in beside))
     if shape is None:
-        term = Term("weights and KV cache", static, "bytes", rule)
-        return Claim(service, "device", amount, HOST, (term, *beside))
-    weights = shape.weights.total // ranks
+        term = Term("weights and KV cache", static, "bytes", share.rule, "declared")
+        least = static if memory.unified else 0
+        return Claim(
+            service, "device", amount, HOST, (term, *beside), least=least, fills=True,
+            unknown="its weights are not known",
+        )  # fmt: skip
+    weights = shape.weights.total // split
     left = max(static - weights, 0)
     terms = (
-        Term("weights", weights, "bytes", "", shape.weights.how if ranks == 1 else "estimated"),
-        Term("KV cache", left, "bytes", f"{rule} - weights", "estimated"),
+        Term("weights", weights, "bytes", "", shape.weights.how if split == 1 else "estimated"),
+        Term("KV cache", left, "bytes", f"{share.rule} - weights", "estimated"),
         *beside,
     )
+    sure = sure_weights(shape, weights)
     limits: tuple[str, ...] = ()
-    if shape.weights.how == "exact" and weights >= static:
-        limits = (f"weights take {size(weights)} of the {size(static)} that {rule} allows",)
+    if sure >= share.most:
+        limits = (too_large("weights", weights, share.most, share.name),)
+    least = static if memory.unified else int(sure * share.factor) + share.kept
     return Claim(
         service,
         "device",
-        amount,
+        max(amount, weights),
         HOST,
-        (*terms, *_yields(shape, memory, given, ranks, left)),
+        (*terms, *_yields(shape, memory, given, split, left)),
         limits,
+        least=least,
+        fills=True,
     )
 
 
@@ -97,7 +141,7 @@ def _yields(shape: Shape, memory: Memory, given: Given, ranks: int, left: int) -
         token = token_bytes(shape, cache, ranks)
     except FleetError:
         return ()
-    terms = [Term("KV per token", token, "bytes/token", "", "exact")]
+    terms = [Term("KV per token", token, "bytes/token", "", shape.kv)]
     kept = 0.0
     for layer in shape.layers:
         kept += read_back(layer, vllm_token(layer, cache, shape.dtype_bytes), CONTEXT)

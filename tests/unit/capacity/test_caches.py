@@ -121,6 +121,15 @@ def test_groups_of_windows() -> None:
     assert plan.request(2048) == 128 + 6 * (128 + 1)
 
 
+def test_chunks_begin_with_a_block() -> None:
+    """Llama 4: no block more, as a window of 512 has; counted on vLLM 0.32 itself."""
+    chunk = replace(FULL, attention="window", window=512, chunked=True)
+    plan = blocks(shape(chunk, FULL), Cache(block=128, running=1024))
+    assert plan.request(2048) == 16 + 12
+    window = blocks(shape(replace(chunk, chunked=False), FULL), Cache(block=128, running=1024))
+    assert window.request(2048) == 16 + 13
+
+
 def test_nearly_equal_kinds_share_the_larger_size() -> None:
     window = replace(FULL, attention="window", window=128)
     assert layout(blocks(shape(*[FULL] * 13, *[window] * 12), Cache())) == [(13, 16), (12, 16)]

@@ -213,6 +213,18 @@ def files(**data: bytes) -> list[Memory]:
     return [Memory(body, name.replace("_", ".").replace("..", "_")) for name, body in data.items()]
 
 
+def test_a_quantization_beside_the_config() -> None:
+    """ModelOpt before 0.31 says it in a file of its own; config.json goes before it."""
+    algorithms = {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8"}
+    said = {"producer": {"name": "modelopt"}, "quantization": algorithms}
+    beside = Memory(json.dumps(said).encode(), "hf_quant_config.json")
+    found = shape_of([Memory(json.dumps(real.LLAMA_8B).encode(), "config.json"), beside])
+    assert (found.quantization, found.cache_type) == ("modelopt", "fp8_e4m3")
+    own = real.LLAMA_8B | {"quantization_config": real.FP8}
+    found = shape_of([Memory(json.dumps(own).encode(), "config.json"), beside])
+    assert (found.quantization, found.cache_type) == ("fp8", "")
+
+
 def test_files_of_a_model() -> None:
     config = json.dumps(CONFIG).encode()
     exact = shape_of(files(config_json=config, model_safetensors=stored(TWO)))
