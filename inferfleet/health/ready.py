@@ -6,17 +6,21 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from inferfleet.events import Event, Listener
 from inferfleet.health.ask import ask_health, ask_token, connect
 from inferfleet.hosts.host import Host
 from inferfleet.observe.states import GONE, StateReader
+from inferfleet.release.failure import Failure, find_cause
 from inferfleet.release.release import Unit
 from inferfleet.secrets import Secret
 
 POLL_SECONDS = 0.25
 STATE_SECONDS = 1.0
 CRASH_LOOKS = 3
+# Answers with one of the kind's failures in them: the engine tried, and would try without end.
+REFUSED_LOOKS = 3
 REQUEST_SECONDS = 120.0
 
 
@@ -68,11 +72,14 @@ def wait_ready(
     states: StateReader,
     keys: Mapping[str, Secret],
     listener: Listener,
+    failures: Mapping[str, Sequence[Failure]] = MappingProxyType({}),
 ) -> list[Readiness]:
     """Wait until every unit is ready or one of them has failed.
 
+    failures: by service, what its answers say when it cannot start (Release.failures).
     Returns one entry per unit in order; the last one is not ready when the wait failed.
-    Loading is not failing: only the unit's own budget or its end stops the wait.
+    Loading is not failing: only the unit's own budget, its end, or a healthy one that says again
+    and again why it cannot answer stops the wait.
     """
     began = time.monotonic()
     done: list[Readiness] = []
@@ -89,7 +96,8 @@ def wait_ready(
             port = stack.enter_context(
                 host.forward(unit.address[1], address=reachable(unit.address[0]))
             )
-            result = _wait_one(unit, port, watch, units, keys, listener, began)
+            known = failures.get(unit.service, ())
+            result = _wait_one(unit, port, watch, units, keys, listener, began, known)
         done.append(result)
         if not result.ready:
             break
@@ -130,9 +138,11 @@ def _wait_one(
     keys: Mapping[str, Secret],
     listener: Listener,
     began: float,
+    failures: Sequence[Failure],
 ) -> Readiness:
     assert unit.probe is not None
     deadline = began + unit.probe.timeout
+    refusals = 0
     told: set[str] = set()
     while True:
         left = deadline - time.monotonic()
@@ -150,7 +160,8 @@ def _wait_one(
             told.add(found.detail)
         if trouble := watch.trouble(units):
             return Readiness(trouble[0], "down", trouble[1], seconds)
-        if found.stage == "refused":
+        refusals += found.stage == "http" and find_cause([found.detail], failures) is not None
+        if found.stage == "refused" or refusals >= REFUSED_LOOKS:
             return replace(found, seconds=seconds)
         if left <= 0:
             return Readiness(

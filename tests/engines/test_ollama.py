@@ -40,8 +40,11 @@ class Place:
         self.port = free_port()
         spark = yaml.safe_load((REPOSITORY / "inventory" / "spark.yaml").read_text())
         self.service = spark["services"][f"ollama-{NAME}"]
-        here = {"image": image, "port": self.port, "gpus": "none", "memory": "256M"}
+        # By its own name: as the inventory declares it, it would be measured, and not fit here.
+        here = {"image": image, "port": self.port, "gpus": "none", "memory": "256M",
+                "model": f"ollama:{BASE}"}  # fmt: skip
         self.service |= {**here, "autostart": True, "start-timeout": 60}
+        del self.service["volumes"]  # the spark's own store; here it is the kind's volume
 
     def write(self, **changes: Any) -> None:
         service = {**self.service, **changes}

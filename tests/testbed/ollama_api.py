@@ -12,8 +12,11 @@ from testbed.ollama_store import (
     DETAILS,
     KINDS,
     PARAMS,
+    REGISTRY,
     SYSTEM,
     TEMPLATE,
+    TRAINED,
+    WEIGHTS,
     Answer,
     Refused,
     Store,
@@ -33,7 +36,8 @@ class Api:
     """A store and what can be pulled into it: library, name -> sizes of layers.
 
     calls: what was asked of it by POST. error_in_stream: ends the next pulls with these words;
-    break_off: ends them without any.
+    break_off: ends them without any. damaged: names whose weights arrive with another digest.
+    dies: why no model can be loaded.
     """
 
     def __init__(self, folder: Path, library: Mapping[str, list[int]]) -> None:
@@ -42,6 +46,7 @@ class Api:
         self.calls: list[tuple[str, Answer]] = []
         self.loaded: dict[str, float] = {}
         self.error_in_stream, self.break_off = "", False
+        self.dies, self.damaged = "", set[str]()
 
     def pull(self, body: Answer) -> Iterator[Answer]:
         name = str(body.get("model") or body.get("name") or "")
@@ -52,6 +57,11 @@ class Api:
         yield {"status": "pulling manifest"}
         sizes = next((s for known, s in self.library.items() if parts(known) == parts(name)), None)
         if sizes is None:
+            host, space, model, tag = parts(name)
+            if host != REGISTRY and host not in {parts(known)[0] for known in self.library}:
+                asked = f'Get "https://{host}/v2/{space}/{model}/manifests/{tag}"'
+                why = f"dial tcp {host}: connect: connection refused"
+                raise Refused(500, f"pull model manifest: {asked}: {why}")
             raise Refused(500, "pull model manifest: file does not exist")
         layers = []
         for number, size in enumerate(sizes):
@@ -68,6 +78,10 @@ class Api:
         if self.break_off:
             return
         yield {"status": "verifying sha256 digest"}
+        if name in self.damaged:
+            want, got = f"sha256:{'1' * 64}", layers[0]["digest"]
+            words = f"file must be downloaded again: want {want}, got {got}"
+            raise Refused(500, f"digest mismatch, {words}")
         yield {"status": "writing manifest"}
         config, _ = self.store.layer(CONFIG, json.dumps(DETAILS).encode() + b"\n")
         self.store.write(name, manifest(config, layers))
@@ -78,20 +92,47 @@ class Api:
         parts(name)
         if not body.get("from") and body.get("files") is None:
             raise Refused(400, "neither 'from' or 'files' was specified")
-        parts(str(body["from"]))
+        if body.get("from"):
+            parts(str(body["from"]))
         return self._create(name, body)
 
-    def _create(self, name: str, body: Answer) -> Iterator[Answer]:
+    def _weights(self, body: Answer) -> Iterator[Answer]:
+        """Layers of the base, from a model or from blobs; what is said of it is yielded."""
+        if not body.get("from"):
+            yield {"status": "parsing GGUF"}
+            path = self.store.blob_path(next(iter(body["files"].values())))
+            if not path.is_file():
+                raise Refused(500, f"open {path}: no such file or directory")
+            yield {"status": "verifying conversion"}
+            # The weights are written anew, with a digest of their own.
+            layer, said = self.store.layer(WEIGHTS, path.read_bytes() + b"\0")
+            yield {"layer": layer, "status": said}
+            return
         base = str(body["from"])
         if not self.store.manifest(base).is_file():
             # The base is pulled, and what it says is part of this stream; so is its success.
             yield from self._pull(base)
-        layers = self.store.read(base)["layers"]
-        said = {layer["digest"]: f"using existing layer {layer['digest']}" for layer in layers}
+        for layer in self.store.read(base)["layers"]:
+            parent = {"from": shortest(parts(base))}
+            yield {
+                "layer": {**layer, **parent},
+                "status": f"using existing layer {layer['digest']}",
+            }
+
+    def _create(self, name: str, body: Answer) -> Iterator[Answer]:
+        layers: list[Answer] = []
+        said: dict[str, str] = {}
+        for news in self._weights(body):
+            if "layer" in news:
+                layers.append(news["layer"])
+                said[layers[-1]["digest"]] = news["status"]
+            else:
+                yield news
         template = str(body.get("template") or "")
         if template.count("{{") != template.count("}}"):
             raise Refused(400, "template error: template: :1: unclosed action")
-        laid = dict(self.store.settings(base)[0], **(body.get("parameters") or {}))
+        before = self.store.settings(str(body["from"]))[0] if body.get("from") else {}
+        laid = dict(before, **(body.get("parameters") or {}))
         new = {TEMPLATE: template, SYSTEM: str(body.get("system") or "")}
         if laid:  # whatever its names: what is unknown is skipped with a warning at every load
             new[PARAMS] = json.dumps(laid, sort_keys=True, separators=(",", ":")) + "\n"
@@ -113,18 +154,25 @@ class Api:
         if not name:
             raise Refused(400, "model is required")
         short = shortest(parts(name))
-        self.store.read(short)
+        weights = self.store.read(short)["layers"][0]["digest"]
         parameters, system, template = self.store.settings(short)
+        template = template or "{{ .Prompt }}"
         lines = [
             f"{key:<30} {json.dumps(item) if isinstance(item, str) else item}"
             for key, value in sorted(parameters.items())
             for item in (value if isinstance(value, list) else [value])
         ]
         changed = self.store.manifest(short).stat().st_mtime
-        answer: Answer = {"parameters": "\n".join(lines), "template": template, "system": system,
-                          "details": DETAILS, "capabilities": ["completion"],
+        blob = self.store.blob_path(weights)
+        modelfile = f'# Modelfile generated by "ollama show"\nFROM {blob}\nTEMPLATE {template}\n'
+        answer: Answer = {"modelfile": modelfile, "parameters": "\n".join(lines),
+                          "template": template, "system": system,
+                          "details": self.store.details(short),
                           "model_info": {"general.architecture": "qwen3",
-                                         "qwen3.context_length": 40960},
+                                         "qwen3.context_length": TRAINED},
+                          "tensors": [{"name": "output_norm.weight", "type": "F32",
+                                       "shape": [5120]}],
+                          "capabilities": ["completion"],
                           "modified_at": stamp(changed)}  # fmt: skip
         return {key: value for key, value in answer.items() if value}
 
@@ -132,26 +180,32 @@ class Api:
         """/api/ps."""
         now, models = time.time(), {model["name"]: model for model in self.store.models()}
         return {"models": [
-            {key: models[name][key] for key in ("name", "model", "size", "digest", "details")}
-            | {"expires_at": stamp(until), "size_vram": 0,
-               "context_length": self.store.settings(name)[0].get("num_ctx", 4096)}
+            {key: models[name][key] for key in ("name", "model", "size", "digest")}
+            | {"details": DETAILS, "expires_at": stamp(until), "size_vram": 0,
+               "context_length": min(self.store.settings(name)[0].get("num_ctx", 4096), TRAINED)}
             for name, until in self.loaded.items() if until > now and name in models
         ]}  # fmt: skip
 
     def generate(self, body: Answer, prompt: str) -> tuple[str, str, Answer]:
         """The model's short name, what it says, and the figures of the request."""
         name = str(body.get("model") or "")
-        try:
-            short = shortest(parts(name))
-        except Refused:
-            raise Refused(404, f"model '{name}' not found") from None
+        if not name:
+            raise Refused(404, "model '' not found")
+        short = shortest(parts(name))
         if not self.store.manifest(short).is_file():
             raise Refused(404, f"model '{name}' not found")
         parameters, system, _ = self.store.settings(short)
         options = {**parameters, **(body.get("options") or {})}
         for key, value in options.items():
             check_option(key, value)
+        if self.dies:
+            raise Refused(500, self.dies)
+        if body.get("keep_alive") == 0 and not prompt:
+            self.loaded.pop(short, None)
+            return short, "", {"done_reason": "unload"}
         self.loaded[short] = time.time() + 300
+        if not prompt:
+            return short, "", {"done_reason": "load"}
         said = f"{system or 'no system prompt'} {prompt}".split()
         most = options.get("num_predict", -1)
         words = said if most < 0 else said[:most]
@@ -162,6 +216,16 @@ class Api:
             "eval_count": len(words), "eval_duration": 3000000,
         }  # fmt: skip
         return short, " ".join(words), figures
+
+    def delete(self, body: Answer) -> None:
+        name = str(body.get("model") or body.get("name") or "")
+        try:
+            path = self.store.manifest(name)
+        except Refused:
+            raise Refused(400, f'name "{name}" is invalid') from None
+        if not path.is_file():
+            raise Refused(404, f"model '{name}' not found")
+        path.unlink()
 
 
 def check_option(name: str, value: object) -> None:

@@ -79,7 +79,8 @@ CREATE = (
     _create("create from a bad name", model="x", **{"from": "a b"}),
     Ask("create without a body", "/api/create", ""),
     Ask("create from no JSON", "/api/create", "{"),
-    _create("create from what is not to be had", model="x", **{"from": "{registry}/library/none"}),
+    Ask("an unknown path", "/api/nothing", {"model": "x"}),
+    _create("create from what is not to be had", model="y", **{"from": "127.0.0.1:1/library/none"}),
 )  # fmt: skip
 LISTS = (
     _get("models", "/api/tags"),
@@ -116,7 +117,7 @@ GENERATE = (
         {"model": "mine", "prompt": "Hi", "options": {"num_ctx": "many"}}),
     Ask("wrong parameter of the model", "/api/generate", {"model": "wrong", "prompt": "Hi"}),
     Ask("unknown parameter of the model", "/api/generate",
-        {"model": "strange", "prompt": "Hi", "stream": False, "options": _SHORT}),
+        {"model": "strange", "prompt": "Hi to all", "stream": False, "options": _SHORT}),
     Ask("stop as text in the model", "/api/generate", {"model": "stop", "prompt": "Hi"}),
     Ask("put away", "/api/generate", {"model": "mine", "keep_alive": 0}),
 )  # fmt: skip
@@ -136,7 +137,7 @@ PULL = (
     _pull("pull", "http://{registry}/library/tiny", insecure=True),
     _pull("pull again", "http://{registry}/library/tiny", insecure=True),
     _pull("pull, whole", "http://{registry}/library/tiny", insecure=True, stream=False),
-    _pull("pull over HTTP unasked", "http://{registry}/library/tiny"),
+    _pull("pull without a network", "127.0.0.1:1/library/none"),
     _pull("pull what is not there", "http://{registry}/library/none", insecure=True),
     _pull("pull what is not there, whole", "http://{registry}/library/none", insecure=True,
           stream=False),

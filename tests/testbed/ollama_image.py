@@ -16,7 +16,7 @@ from testbed.shell import alone, cache_dir, run
 SUITE = "bookworm"
 PACKAGES = ["libpython3.11-stdlib", "python3.11-minimal"]
 _HERE = Path(__file__).parent
-_MODULES = [_HERE / f"ollama_{part}.py" for part in ("api", "server", "store")]
+_MODULES = [_HERE / f"ollama_{part}.py" for part in ("api", "server", "store", "talk")]
 _PROGRAM = """#!/usr/bin/python3.11
 import sys
 sys.path.insert(0, "/usr/lib/inferbase-test")

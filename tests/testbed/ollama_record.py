@@ -14,7 +14,8 @@ import re
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,20 +27,24 @@ from testbed.ollama_asks import GROUPS, Ask
 _MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 _CONFIG = "application/vnd.docker.container.image.v1+json"
 _WEIGHTS = "application/vnd.ollama.image.model"
-_TIMES = frozenset({"created_at", "modified_at", "expires_at", "created", "id"})
+_TIMES = frozenset({"created_at", "modified_at", "expires_at", "created", "content", "response"})
 # What depends on the model alone, and what on how much of it there is.
-_OF_A_MODEL = frozenset({"model_info", "tensors", "modelfile", "digest", "content", "response",
+_OF_A_MODEL = frozenset({"model_info", "tensors", "modelfile", "digest",
                          "family", "families", "parameter_size", "quantization_level",
-                         "context_length", "embedding_length", "created"})  # fmt: skip
+                         "embedding_length", "context", "context_length"})  # fmt: skip
 _AMOUNT = re.compile(r"(size|size_vram|total|completed|.*_duration|.*_count|.*_tokens)$")
 _STORE = re.compile(r'/[^\s"]*/blobs/')
-_DIGEST = re.compile(r"\b[0-9a-f]{64}\b|(?<=pulling )[0-9a-f]{12}\b")
+_DIGEST = re.compile(r"\b[0-9a-f]{64}\b|\{weights\}|(?<=chatcmpl-)\d+")
 
 
-def record(url: str, weights: bytes) -> dict[str, list[dict[str, Any]]]:
-    """By group, every request of ollama_asks with its answer."""
+def record(
+    url: str, weights: bytes, known: Callable[[str], None] = lambda _: None
+) -> dict[str, list[dict[str, Any]]]:
+    """By group, every request of ollama_asks with its answer; known is told the registry."""
     digest = f"sha256:{hashlib.sha256(weights).hexdigest()}"
-    with registry(weights) as address:
+    # Other bytes than those of the blob, which would be there already.
+    with registry(weights + bytes(32)) as address:
+        known(address)
         names = {"{weights}": digest, "{registry}": address}
         return {
             group: [_ask(url, ask, names, weights) for ask in asks]
@@ -50,9 +55,11 @@ def record(url: str, weights: bytes) -> dict[str, list[dict[str, Any]]]:
 @contextmanager
 def registry(weights: bytes) -> Iterator[str]:
     """The address of a registry that has library/tiny, and library/damaged, which is cut."""
-    config = json.dumps({"model_format": "gguf", "model_family": "llama"}).encode()
+    about = {"model_format": "gguf", "model_family": "llama", "model_families": ["llama"],
+             "model_type": "1.09M", "file_type": "F16"}  # fmt: skip
+    config = json.dumps(about).encode()
     blobs = {f"sha256:{hashlib.sha256(data).hexdigest()}": data for data in (config, weights)}
-    layers = [
+    layers: list[dict[str, Any]] = [
         {"mediaType": kind, "digest": digest, "size": len(blobs[digest])}
         for kind, digest in zip((_CONFIG, _WEIGHTS), blobs, strict=True)
     ]
@@ -94,15 +101,18 @@ class _Registry(BaseHTTPRequestHandler):
         if data is not None and self.command == "GET" and "/blobs/" in self.path:
             # Ollama wants to be sent to another host for them: it takes no 200 here.
             status, body = 307, b""
-            port, digest = self.server.server_address[1], self.path.rpartition("/")[2]
-            place = f"http://localhost:{port}/data/{digest}"
+            _, _, port = self.headers["Host"].rpartition(":")
+            place = f"http://localhost:{port}/data/{self.path.rpartition('/')[2]}"
         self.send_response(status)
         if place:
             self.send_header("Location", place)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            half = len(body) // 2
+            self.wfile.write(body[:half])
+            time.sleep(0.3 if half > 1 << 16 else 0)  # time for a line about what has come
+            self.wfile.write(body[half:])
 
 
 def _ask(url: str, ask: Ask, names: Mapping[str, str], weights: bytes) -> dict[str, Any]:
@@ -128,7 +138,10 @@ def _ask(url: str, ask: Ask, names: Mapping[str, str], weights: bytes) -> dict[s
 
 def _parsed(kind: str, said: str) -> Any:
     if kind == "application/json" and said:
-        return json.loads(said)
+        answer = json.loads(said)
+        if isinstance(answer, dict) and "tensors" in answer:
+            answer["tensors"] = answer["tensors"][:1]  # one line for each is one enough
+        return answer
     if kind == "application/x-ndjson":
         return [json.loads(line) for line in said.splitlines()]
     if kind == "text/event-stream":
@@ -139,13 +152,19 @@ def _parsed(kind: str, said: str) -> Any:
 
 def plain(answer: Any, key: str = "") -> Any:
     """An answer without what another time, another model or another size of one changes."""
+    if key == "parameters":  # Ollama writes them in another order each time
+        return sorted(answer.splitlines()) if isinstance(answer, str) else answer
     if key in _TIMES or _AMOUNT.match(key) or (key in _OF_A_MODEL and answer):
         return type(answer).__name__
     if isinstance(answer, dict):
+        if str(answer.get("status", "")).startswith("pulling ") and "digest" in answer:
+            answer = {"status": "pulling DIGEST"}  # which layers, and how often, is time
         return {name: plain(value, name) for name, value in answer.items()}
     if isinstance(answer, list):
         # However many pieces a stream has: the same one after another is one.
         items = [plain(item) for item in answer]
+        if key in ("models", "data"):  # those of one second are in any order
+            return sorted(items, key=lambda item: item.get("name") or item["id"])
         return [item for place, item in enumerate(items) if not place or items[place - 1] != item]
     if isinstance(answer, str):
         return _DIGEST.sub("DIGEST", answer)

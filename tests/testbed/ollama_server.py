@@ -1,9 +1,10 @@
 """A server that answers as Ollama 0.33 does, for machines that cannot have the real one.
 
-What it answers, to the word and the HTTP status, follows Ollama's API documentation and was read
-in its source: models as manifests and blobs in OLLAMA_MODELS, /api/create from parts, /api/pull
-with its progress, errors before and within a stream. Only the text it generates is made up, and
-what its registry holds: TESTBED_LIBRARY, JSON {name: [sizes of layers]}, or LIBRARY.
+What it answers, to the word and the HTTP status, is what a real one was recorded to answer
+(tests/cases/ollama, tests/engines/test_ollama_recorded.py): models as manifests and blobs in
+OLLAMA_MODELS, /api/create from parts, /api/pull with its progress, errors before and within a
+stream. Only the text it generates is made up, and what its registry holds: TESTBED_LIBRARY, JSON
+{name: [sizes of layers]}, or LIBRARY.
 
 `ollama_server.py serve` listens at OLLAMA_HOST; `ollama_server.py list` asks that server.
 """
@@ -15,7 +16,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -23,9 +23,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from testbed.ollama_api import Api
-from testbed.ollama_store import Answer, Refused, stamp
+from testbed.ollama_store import Answer, Refused
+from testbed.ollama_talk import chat, completion, generate
 
-VERSION = "0.33.3"
+VERSION = "0.33.0-rc2"  # that of the recordings in tests/cases/ollama
+BLOBS = "/api/blobs/"
+POSTED = ("/api/pull", "/api/create", "/api/show", "/api/generate", "/api/chat")
 LIBRARY = {"qwen3:32b-q8_0": [48000, 1700, 500]}
 
 
@@ -71,88 +74,76 @@ class _Handler(BaseHTTPRequestHandler):
                 {"id": model["name"], "object": "model", "owned_by": "library",
                  "created": int(datetime.fromisoformat(model["modified_at"]).timestamp())}
                 for model in store.models()
-            ]},
+            ] or None},
         }  # fmt: skip
         if self.path == "/":
             self._send(200, b"Ollama is running", "text/plain; charset=utf-8")
         elif self.path in answers:
             self._json(200, answers[self.path]())
+        elif self.path.startswith(BLOBS) and self.command == "HEAD":
+            there = store.blob_path(self.path.removeprefix(BLOBS)).exists()
+            self._send(200, b"", "") if there else self._json(404, "")
+        elif self.path in POSTED:
+            self._send(405, b"405 method not allowed", "text/plain")
         else:
             self._send(404, b"404 page not found", "text/plain")
 
+    def do_DELETE(self) -> None:
+        self.do_POST()
+
     def do_POST(self) -> None:
         data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        ollama, openai = self.ollama, self.path.startswith("/v1/")
+        openai = self.path.startswith("/v1/")
         try:
-            if not data:
-                raise Refused(400, "missing request body")
-            try:
-                body = json.loads(data)
-            except ValueError:
-                raise Refused(400, "invalid character in request body") from None
-            ollama.calls.append((self.path, body))
-            if self.path == "/api/pull":
-                self._stream(body, ollama.pull(body))
-            elif self.path == "/api/create":
-                self._stream(body, ollama.create(body))
-            elif self.path == "/api/show":
-                self._json(200, ollama.show(body))
-            elif self.path == "/api/generate":
-                self._generate(body)
-            elif self.path in ("/api/chat", "/v1/chat/completions"):
-                self._chat(body, openai)
+            if self.path.startswith(BLOBS):
+                new = self.ollama.store.put(data, self.path.removeprefix(BLOBS))
+                self._send(201 if new else 200, b"", "")
+            elif (self.path == "/api/delete") == (self.command == "DELETE"):
+                self._answer(self._body(data, openai))
             else:
-                self._send(404, b"404 page not found", "text/plain")
+                self._send(405, b"405 method not allowed", "text/plain")
         except Refused as error:
             kinds = {400: "invalid_request_error", 404: "not_found_error"}
             words = {"message": error.words, "type": kinds.get(error.status, "api_error"),
                      "param": None, "code": None}  # fmt: skip
             self._json(error.status, {"error": words if openai else error.words})
 
-    def _generate(self, body: Answer) -> None:
-        _, text, figures = self.ollama.generate(body, str(body.get("prompt") or ""))
-        head = {"model": body["model"], "created_at": stamp(time.time())}
-        if not body.get("prompt"):
-            end = {**head, "response": "", "done": True, "done_reason": "load"}
-            self._json(200, end)
-            return
-        if body.get("stream") is False:
-            self._json(200, {**head, "response": text, "done": True, **figures})
-            return
-        lines = [{**head, "response": f"{word} ", "done": False} for word in text.split()]
-        self._stream(body, iter([*lines, {**head, "response": "", "done": True, **figures}]))
+    def _body(self, data: bytes, openai: bool) -> Answer:
+        if not data:
+            raise Refused(400, "EOF" if openai else "missing request body")
+        try:
+            body: Answer = json.loads(data)
+        except ValueError:
+            raise Refused(400, "unexpected EOF") from None
+        self.ollama.calls.append((self.path, body))
+        return body
 
-    def _chat(self, body: Answer, openai: bool) -> None:
-        if openai:
-            options = {"num_predict": body["max_tokens"]} if "max_tokens" in body else {}
-            body = {**body, "options": options, "stream": bool(body.get("stream"))}
-        if not body.get("model"):
-            raise Refused(400, "model is required")
-        messages = body.get("messages") or []
-        if openai and not messages:
-            raise Refused(400, "[] is too short - 'messages'")
-        prompt = str(messages[-1]["content"]) if messages else ""
-        _, text, figures = self.ollama.generate(body, prompt)
-        message = {"role": "assistant", "content": text}
-        if openai:
-            used = (figures["prompt_eval_count"], figures["eval_count"])
-            self._json(200, {
-                "id": "chatcmpl-1", "object": "chat.completion", "created": int(time.time()),
-                "model": body["model"], "system_fingerprint": "fp_ollama",
-                "choices": [{"index": 0, "message": message,
-                             "finish_reason": figures["done_reason"]}],
-                "usage": {"prompt_tokens": used[0], "completion_tokens": used[1],
-                          "total_tokens": sum(used)},
-            })  # fmt: skip
-            return
-        head = {"model": body["model"], "created_at": stamp(time.time())}
-        if body.get("stream") is False:
-            self._json(200, {**head, "message": message, "done": True, **figures})
-            return
-        words = [{**message, "content": f"{word} "} for word in text.split()]
-        lines = [{**head, "message": word, "done": False} for word in words]
-        end = {**head, "message": {**message, "content": ""}, "done": True, **figures}
-        self._stream(body, iter([*lines, end]))
+    def _answer(self, body: Answer) -> None:
+        ollama = self.ollama
+        match self.path:
+            case "/api/pull":
+                self._stream(body, ollama.pull(body))
+            case "/api/create":
+                self._stream(body, ollama.create(body))
+            case "/api/show":
+                self._json(200, ollama.show(body))
+            case "/api/delete":
+                ollama.delete(body)
+                self._send(200, b"", "")
+            case "/api/generate" | "/api/chat":
+                lines = (generate if self.path.endswith("generate") else chat)(ollama, body)
+                one = body.get("stream") is False or "eval_count" not in lines[-1]
+                self._json(200, lines[0]) if one else self._stream(body, iter(lines))
+            case "/v1/chat/completions":
+                said = completion(ollama, body)
+                if isinstance(said, dict):
+                    self._json(200, said)
+                else:
+                    lines = [f"data: {json.dumps(piece)}\n\n" for piece in said]
+                    text = "".join([*lines, "data: [DONE]\n\n"])
+                    self._send(200, text.encode(), "text/event-stream")
+            case _:
+                self._send(404, b"404 page not found", "text/plain")
 
     def _stream(self, body: Answer, news: Iterator[Answer]) -> None:
         """One JSON object a line; an error before the first is an answer of its own."""
@@ -171,12 +162,14 @@ class _Handler(BaseHTTPRequestHandler):
             lines.append(json.dumps({"error": error.words}))
         self._send(200, "".join(f"{line}\n" for line in lines).encode(), "application/x-ndjson")
 
-    def _json(self, status: int, answer: Answer) -> None:
-        self._send(status, json.dumps(answer).encode(), "application/json; charset=utf-8")
+    def _json(self, status: int, answer: Answer | str) -> None:
+        data = json.dumps(answer).encode() if answer else b""
+        self._send(status, data, "application/json; charset=utf-8")
 
     def _send(self, status: int, data: bytes, kind: str) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", kind)
+        if kind:
+            self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if self.command != "HEAD":

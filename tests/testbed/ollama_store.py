@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+REGISTRY = "registry.ollama.ai"
 WEIGHTS = "application/vnd.ollama.image.model"
 TEMPLATE = "application/vnd.ollama.image.template"
 SYSTEM = "application/vnd.ollama.image.system"
@@ -20,6 +21,8 @@ DETAILS = {
     "parent_model": "", "format": "gguf", "family": "qwen3", "families": ["qwen3"],
     "parameter_size": "32.8B", "quantization_level": "Q8_0",
 }  # fmt: skip
+TRAINED = 40960  # tokens of context; Ollama gives a model no more, whatever num_ctx says
+_DIGEST = re.compile(r"sha256[:-][0-9a-f]{64}")
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 Answer = dict[str, Any]
@@ -51,6 +54,23 @@ class Store:
             raise Refused(404, f"model '{name}' not found")
         return dict(json.loads(path.read_text()))
 
+    def put(self, data: bytes, digest: str) -> bool:
+        """Keep a blob that is said to have this digest; False when it is there already."""
+        self.blob_path(digest)
+        if self.blob_path(digest).exists():
+            return False
+        real = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        # It is kept under the digest that it has, whatever was said.
+        self.blob_path(real).write_bytes(data)
+        if real != digest:
+            raise Refused(400, f'digest mismatch, expected "{digest}", got "{real}"')
+        return True
+
+    def blob_path(self, digest: str) -> Path:
+        if not _DIGEST.fullmatch(digest):
+            raise Refused(400, "invalid digest format")
+        return self.blobs / digest.replace(":", "-")
+
     def layer(self, kind: str, data: bytes) -> tuple[Answer, str]:
         """A layer of these bytes, and what creating it is called."""
         digest = hashlib.sha256(data).hexdigest()
@@ -61,7 +81,12 @@ class Store:
         return {"mediaType": kind, "digest": digest, "size": len(data)}, f"{status} {digest}"
 
     def blob(self, layer: Mapping[str, Any]) -> bytes:
-        return (self.blobs / str(layer["digest"]).replace(":", "-")).read_bytes()
+        return self.blob_path(str(layer["digest"])).read_bytes()
+
+    def details(self, name: str) -> Answer:
+        """What the weights are, and from which model they were taken."""
+        parents = [str(layer.get("from", "")) for layer in self.read(name)["layers"]]
+        return {**DETAILS, "parent_model": parents[0] if parents else ""}
 
     def write(self, name: str, manifest: bytes) -> None:
         path = self.manifest(name)
@@ -80,7 +105,8 @@ class Store:
                 digest = hashlib.sha256(data).hexdigest()
                 found.append((changed, {
                     "name": shown, "model": shown, "modified_at": stamp(changed), "size": size,
-                    "digest": digest, "details": DETAILS, "capabilities": ["completion"],
+                    "digest": digest, "details": self.details(shown),
+                    "capabilities": ["completion"],
                 }))  # fmt: skip
         return [model for _, model in sorted(found, key=lambda each: -each[0])]
 
@@ -93,10 +119,11 @@ class Store:
 
 def parts(name: str) -> tuple[str, str, str, str]:
     """Host, namespace, model and tag of a name; Refused for what is none."""
+    name = name.removeprefix("http://").removeprefix("https://")
     *before, last = name.split("/")
     model, _, tag = last.partition(":")
     space = before.pop() if before else "library"
-    host = before.pop() if before else "registry.ollama.ai"
+    host = before.pop() if before else REGISTRY
     if before or not all(_PART.fullmatch(part) for part in (model, tag or "latest", space)):
         raise Refused(400, "invalid model name")
     return host, space, model, tag or "latest"
@@ -105,7 +132,7 @@ def parts(name: str) -> tuple[str, str, str, str]:
 def shortest(of: tuple[str, ...]) -> str:
     """The name with these parts, without those that are taken for granted."""
     host, space, model, tag = of
-    if host != "registry.ollama.ai":
+    if host != REGISTRY:
         return f"{host}/{space}/{model}:{tag}"
     return f"{model}:{tag}" if space == "library" else f"{space}/{model}:{tag}"
 

@@ -17,7 +17,7 @@ from inferfleet.models.need import ModelNeed
 from inferfleet.models.needs import model_need
 from inferfleet.models.ollama import ensure_ollama, ollama_state
 from inferfleet.models.stale import latest, staleness
-from inferfleet.models.transfer.fetch import ensure
+from inferfleet.models.transfer.fetch import bring
 
 MODELFILE = {
     "parameters": {"num_ctx": 32768, "stop": "a"},
@@ -56,7 +56,7 @@ def need_of(text: str) -> ModelNeed:
 
 def test_pull_once_then_leave_alone(ollama: Ollama) -> None:
     need, host, log = need_of("qwen3:8b"), LocalHost("m1"), Log()
-    assert ensure(host, need, progress=log, secrets={}) is False
+    assert bring(host, need, progress=log, secrets={}).changed is False
     assert staleness(need, ollama_state(host, need, ollama.port), None) == "missing"
     assert ensure_ollama(host, need, ollama.port, None, None, log) is True
     assert log.moves[-1] == (520, 520)
