@@ -6,14 +6,15 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import httpx
+from fake_engine import Behaviour, Engine
 from ports import free_port
 
 from inferfleet.load.load import load_fleet
@@ -26,6 +27,8 @@ from inferfleet.secrets import Secret
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NGINX = shutil.which("nginx") or "/usr/sbin/nginx"
+SYSTEM = 'Answer in one word. "Really" \\ \N{SNOWMAN}\nAlways.'
+USER = [{"role": "user", "content": "Hi"}]
 KEY = "canary-sk-alpha-0123456789"
 OTHER_KEY = "canary-sk-beta-9876543210"
 SECRETS = {"ALPHA": KEY, "BETA": OTHER_KEY, "LLAMA_API_KEY": "canary-engine-key"}
@@ -107,10 +110,11 @@ def gateway(
     services: dict[str, Any],
     settings: Any = None,
     prompts: dict[str, str] | None = None,
+    port: int | None = None,
 ) -> Iterator[Box]:
     """Render the gateway and run nginx until the context ends; folder may be used again."""
     root, inventory = folder / "root", folder / "inventory"
-    port = free_port()
+    port = port or free_port()
     made = Machine.model_validate(machine(root, port, services, settings))
     for name, text in (prompts or {}).items():
         (inventory / name).parent.mkdir(parents=True, exist_ok=True)
@@ -158,3 +162,84 @@ def wait_up(box: Box) -> None:
         except httpx.TransportError:
             time.sleep(0.02)
     raise RuntimeError(f"the gateway does not start: {box.log}")
+
+
+class Bed:
+    """Two engines for model m, one each for solo, keyed and prompted; one gateway before them."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        names = ("one", "two", "solo", "keyed", "alias")
+        self.engines = {name: stack.enter_context(Engine(name)) for name in names}
+        services = {
+            "one": engine(self.engines["one"].port, "served/m"),
+            "two": engine(self.engines["two"].port, "served/m"),
+            "solo": engine(
+                self.engines["solo"].port, "solo", "/models/b.gguf", **{"start-timeout": 4}
+            ),
+            "keyed": engine(
+                self.engines["keyed"].port, "keyed", "/models/c.gguf", secrets=["LLAMA_API_KEY"]
+            ),
+            "alias": engine(
+                self.engines["alias"].port,
+                "aliased",
+                model={
+                    "source": "hf:x/y/z.gguf",
+                    "alias": "team/hl",
+                    "extra": {"system_prompt.txt": "From the alias.\n"},
+                },
+            ),
+        }
+        settings = {
+            "routes": {
+                "m": {"to": ["one", "two"], "aliases": ["m-latest"]},
+                "solo": {"to": ["solo"], "timeout": 1},
+                "keyed": {"to": ["keyed"]},
+                "prompted": {"to": ["solo"], "system-prompt": {"file": "prompts/p.txt"}},
+                "hl": {"to": ["alias"], "system-prompt": {"alias": "team/hl"}},
+            },
+            "keys": {
+                "alpha": {"secret": "ALPHA"},
+                "beta": {"secret": "BETA", "models": ["m-latest"]},
+            },
+        }
+        self.box = stack.enter_context(
+            gateway(folder, services, settings, {"prompts/p.txt": f"{SYSTEM}\n"})
+        )
+
+    def calm(self) -> None:
+        """Every engine as it should be, and known to be."""
+        for one in self.engines.values():
+            one.behaviour = Behaviour()
+            one.seen.clear()
+        eventually(lambda: "service_up" in metrics(self.box) and not down(self.box))
+
+
+def metrics(box: Box) -> str:
+    return CLIENT.get(f"{box.url}/metrics").text
+
+
+def down(box: Box) -> list[str]:
+    return [
+        line for line in metrics(box).splitlines() if "service_up" in line and line.endswith(" 0")
+    ]
+
+
+def eventually(true: Callable[[], object], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def wrong(answer: Any) -> dict[str, Any]:
+    """The error of an answer, which must have the API's form."""
+    found = answer.json()
+    assert set(found) == {"error"}
+    assert set(found["error"]) == {"message", "type", "param", "code"}
+    assert isinstance(found["error"]["message"], str)
+    return found["error"]  # type: ignore[no-any-return]
+
+
+def limited(folder: Path, port: int, **limits: Any) -> Any:
+    keys = {"alpha": {"secret": "ALPHA", **limits}, "beta": {"secret": "BETA"}}
+    return gateway(folder, {"e": engine(port, "m")}, {"keys": keys})

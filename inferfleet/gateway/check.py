@@ -6,14 +6,16 @@ from collections.abc import Iterator
 
 from inferfleet.errors import FleetError
 from inferfleet.gateway.files import upstream_secrets
+from inferfleet.gateway.loops import is_gateway, way_back
 from inferfleet.gateway.routes import At, Offers, offers, upstreams
 from inferfleet.gateway.targets import address
 from inferfleet.models.need import ModelNeed
 from inferfleet.names import name_hint
 from inferfleet.schema.gateway import Gateway
 from inferfleet.schema.machine import Service
+from inferfleet.schema.unreadable import known, readable
 from inferfleet.schema.view import View
-from inferfleet.services.resolve import resolve
+from inferfleet.services.resolve import Resolved, resolve
 
 _ANYWHERE = "/opt/inferbase"
 
@@ -22,14 +24,24 @@ def check_gateways(view: View) -> Iterator[FleetError]:
     """The gateways of a machine, and names that two of its services claim."""
     yield from _served_names(view)
     for name, service in view.machine.services.items():
-        kind = view.kind(service)
-        if kind is None:
-            continue
-        if kind.renders == "gateway":
-            yield from _gateway(view, name, service)
-        elif service.gateway is not None:
-            what = f"has no effect on a service of kind {service.kind}"
-            yield view.error(("services", name, "gateway"), what, "remove it", key=True)
+        if known(is_gateway, view.fleet, (view.name, name)):
+            yield from readable(_loops(view, name))
+            yield from readable(_gateway(view, name, service))
+
+
+def _loops(view: View, name: str) -> Iterator[FleetError]:
+    """Routes over which a request would come back."""
+    gateway = view.machine.services[name].gateway
+    for model, route in ((gateway and gateway.routes) or {}).items():
+        for index, ref in enumerate(route.to):
+            machine, _, service = ref.rpartition("/")
+            first = (machine or view.name, service)
+            if not known(is_gateway, view.fleet, first):
+                continue
+            if way := way_back(view.fleet, (view.name, name), first):
+                path = ("services", name, "gateway", "routes", model, "to", index)
+                what = f"leads back to this gateway: {' -> '.join(way)}"
+                yield view.error(path, what, "route to an engine, or to a gateway further on")
 
 
 def _gateway(view: View, name: str, service: Service) -> Iterator[FleetError]:
@@ -42,7 +54,7 @@ def _gateway(view: View, name: str, service: Service) -> Iterator[FleetError]:
     yield from _keys(view, base, gateway, found)
     ids = [one.id for one in upstreams(found)]
     for ref in gateway.service_keys:
-        if ref not in ids:
+        if ref not in ids and not found.unread:
             what = "no route leads to this service"
             at = (*base, "service-keys", ref)
             yield view.error(at, what, name_hint(ref, ids, "services"), key=True)
@@ -85,7 +97,7 @@ def _keys(view: View, base: At, gateway: Gateway, found: Offers) -> Iterator[Fle
             yield view.error((*at, "secret"), what, "give each a key of its own")
         users.setdefault(key.secret, name)
         for index, model in enumerate(key.models or ()):
-            if model not in models and not found.problems:
+            if model not in models and not found.problems and not found.unread:
                 what = f"the gateway offers no model {model}"
                 hint = name_hint(model, models, "models")
                 yield view.error((*at, "models", index), what, hint)
@@ -94,13 +106,10 @@ def _keys(view: View, base: At, gateway: Gateway, found: Offers) -> Iterator[Fle
 def _served_names(view: View) -> Iterator[FleetError]:
     """Two services of one API that give clients different models under one name."""
     first: dict[tuple[str, str], tuple[str, ModelNeed]] = {}
-    for name, service in view.machine.services.items():
-        if view.kind(service) is None or service.model is None:
+    for name in view.machine.services:
+        found = known(_resolved, view, name)
+        if found is None:
             continue
-        try:
-            found = resolve(view.fleet, view.machine, name, _ANYWHERE, f"{_ANYWHERE}/models")
-        except FleetError:
-            continue  # told where it is wrong
         if found.need is None or found.served_name is None:
             continue
         key = (found.kind.api, found.served_name)
@@ -109,6 +118,16 @@ def _served_names(view: View) -> Iterator[FleetError]:
             what = f"{found.served_name} is also what {other} calls another model"
             at = ("services", name, "served-name")
             yield view.error(at, what, "give one of them another served-name")
+
+
+def _resolved(view: View, name: str) -> Resolved | None:
+    service = view.machine.services[name]
+    if view.kind(service) is None or service.model is None:
+        return None
+    try:
+        return resolve(view.fleet, view.machine, name, _ANYWHERE, f"{_ANYWHERE}/models")
+    except FleetError:
+        return None  # told where it is wrong
 
 
 def _identity(need: ModelNeed) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from inferfleet.gateway.targets import Target, neighbours, target
 from inferfleet.names import name_hint
 from inferfleet.schema.fleet import Fleet
 from inferfleet.schema.gateway import Gateway, Route, SystemPrompt
+from inferfleet.schema.unreadable import UnreadableError
 
 PROMPT = "system_prompt.txt"
 At = tuple[str | int, ...]
@@ -31,10 +32,14 @@ class Offer:
 
 @dataclass
 class Offers:
-    """What a gateway offers, and what of it cannot be: (key below gateway, mistake)."""
+    """What a gateway offers, and what of it cannot be: (key below gateway, mistake).
+
+    unread: some of what it offers could not be read.
+    """
 
     offers: list[Offer] = field(default_factory=list)
     problems: list[tuple[At, FleetError]] = field(default_factory=list)
+    unread: bool = False
 
 
 def offers(fleet: Fleet, here: str, gateway: Gateway) -> Offers:
@@ -57,6 +62,9 @@ def _routed(fleet: Fleet, here: str, name: str, route: Route, found: Offers) -> 
             one = target(fleet, here, ref)
         except FleetError as error:
             found.problems.append(((*at, "to", index), error))
+            continue
+        except UnreadableError:
+            found.unread = True
             continue
         if any(one.id == other.id for other in targets):
             twice = FleetError(f"{one.id} stands here twice", "name each service once", code=USAGE)
@@ -104,6 +112,16 @@ def _by_default(fleet: Fleet, here: str, found: Offers) -> None:
         if alias not in by_name:
             same = tuple(by_name[one.view.served_name])
             found.offers.append(Offer(alias, same, system=system))
+        elif not all(_same_model(one, other) for other in by_name[alias]):
+            first = next(other for other in by_name[alias] if not _same_model(one, other))
+            what = f"{alias} is an alias of {one.id}, and what {first.id} calls another model"
+            hint = "give one of them another name, or write routes:"
+            found.problems.append(((), FleetError(what, hint, code=USAGE)))
+
+
+def _same_model(one: Target, other: Target) -> bool:
+    first, second = one.view.need, other.view.need
+    return first is not None and second is not None and first.key == second.key
 
 
 def _names_once(found: Offers) -> None:
@@ -111,7 +129,10 @@ def _names_once(found: Offers) -> None:
     for offer in found.offers:
         for index, name in enumerate((offer.name, *offer.aliases)):
             other = taken.setdefault(name, offer)
-            if index and (other is not offer or name == offer.name):
+            if index and name in offer.aliases[: index - 1]:
+                twice = FleetError(f"{name} stands here twice", "name each alias once", code=USAGE)
+                found.problems.append(((*offer.at, "aliases", index - 1), twice))
+            elif index and (other is not offer or name == offer.name):
                 what = f"{name} is also a name of {other.name}"
                 at = (*offer.at, "aliases", index - 1)
                 error = FleetError(what, "give each model names of its own", code=USAGE)

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations
+from typing import TypeVar
 
 from inferfleet.amounts import cpuset_cpus
 from inferfleet.errors import FleetError
 from inferfleet.hostprep.check import compute_mode
 from inferfleet.hostprep.merge import MACHINE_FILE
 from inferfleet.schema.machine import Service
+from inferfleet.schema.unreadable import known, readable
 from inferfleet.schema.view import View
 
+T = TypeVar("T")
 LOOPBACK = "127.0.0.1"
 
 
 def conflicts(view: View) -> Iterator[FleetError]:
     """Every pair of services that ask for the same port, CPU or GPU, and too much memory."""
-    yield from _ports(view)
-    yield from _cpusets(view)
-    yield from _memory(view)
-    yield from _gpus(view)
+    for checked in (_ports, _cpusets, _memory, _gpus):
+        yield from readable(checked(view))
 
 
 def _ports(view: View) -> Iterator[FleetError]:
     taken: dict[int, list[tuple[str, str]]] = {}
     for name, service in view.machine.services.items():
-        address = service.bind or view.machine.bind or LOOPBACK
-        for at, port, written in _own_ports(view, service):
+        for at, port, written, address in readable(_own_ports(view, service)):
             for other, other_address in taken.get(port, ()):
                 if _meet(address, other_address):
                     what = f"{port} is also {'a' if other == name else 'the'} port of {other}"
@@ -38,16 +38,19 @@ def _ports(view: View) -> Iterator[FleetError]:
             taken.setdefault(port, []).append((name, address))
 
 
-def _own_ports(view: View, service: Service) -> Iterator[tuple[tuple[str, ...], int, bool]]:
-    """(key, number, whether the machine file says it) of every port that a service takes."""
+def _own_ports(view: View, service: Service) -> Iterator[tuple[tuple[str, ...], int, bool, str]]:
+    """(key, number, whether the machine file says it, address) of every port of a service."""
+    address = service.bind or view.machine.bind or LOOPBACK
+    if service.port is not None:
+        yield ("port",), int(service.port), True, address
     kind = view.kind(service)
-    port = service.port or (kind.default_port if kind else None)
-    if port is not None:
-        yield ("port",), port, service.port is not None
+    if service.port is None and kind is not None and kind.default_port is not None:
+        yield ("port",), int(kind.default_port), False, address
     if kind is None or kind.compose is None or view.runtime(service) != "compose":
         return
     for name, extra in kind.compose.ports.items():
-        yield ("ports", name), service.ports.get(name, extra.default), name in service.ports
+        number = int(service.ports.get(name, extra.default))
+        yield ("ports", name), number, name in service.ports, address
 
 
 def _meet(one: str, two: str) -> bool:
@@ -56,11 +59,8 @@ def _meet(one: str, two: str) -> bool:
 
 
 def _cpusets(view: View) -> Iterator[FleetError]:
-    pinned = [
-        (name, cpuset_cpus(service.cpuset))
-        for name, service in view.machine.services.items()
-        if service.cpuset is not None
-    ]
+    cpusets = _each(view, lambda service: cpuset_cpus(service.cpuset) if service.cpuset else None)
+    pinned = [(name, cpus) for name, cpus in cpusets.items() if cpus]
     for (one, first), (two, second) in combinations(pinned, 2):
         if shared := first & second:
             what = f"{two} and {one} both pin CPU {ranges(shared)}"
@@ -109,14 +109,18 @@ def _gpus(view: View) -> Iterator[FleetError]:
     if mode is None or mode.value != "exclusive-process":
         return
     chosen = f"exclusive-process{'' if mode.origin == MACHINE_FILE else f' of {mode.origin}'}"
-    users = [
-        (name, service) for name, service in view.machine.services.items() if view.uses_gpu(service)
-    ]
-    for (one, first), (two, second) in combinations(users, 2):
-        if _same_gpu(first, second):
+    users = _each(view, lambda service: service if view.uses_gpu(service) else None)
+    for (one, first), (two, second) in combinations(users.items(), 2):
+        if first and second and known(_same_gpu, first, second):
             what = f"{chosen} lets one process use a GPU, and {one} and {two} share one"
             hint = "use hostprep: {gpu: {compute-mode: default}}, or give them different gpus"
             yield view.error(("hostprep", "gpu", "compute-mode"), what, hint)
+
+
+def _each(view: View, read: Callable[[Service], T | None]) -> dict[str, T | None]:
+    """What read tells of each service; None where it cannot be read."""
+    services = view.machine.services
+    return {name: known(read, services[name]) for name in services}
 
 
 def _same_gpu(first: Service, second: Service) -> bool:

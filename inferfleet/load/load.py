@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from inferfleet.errors import USAGE, FleetError, FleetErrors, Where
 from inferfleet.load import yaml12
 from inferfleet.load.check import check
-from inferfleet.load.overlay import merge
+from inferfleet.load.overlay import alone, merge, with_sources
+from inferfleet.load.partial import partial
 from inferfleet.load.problems import problems
+from inferfleet.names import EVERY_MACHINE
 from inferfleet.paths import Roots, display
 from inferfleet.schema.fields import NAME_PATTERN, Model
 from inferfleet.schema.fleet import Fleet
@@ -24,6 +26,7 @@ from inferfleet.schema.machine import Machine
 from inferfleet.schema.model import DeclaredModel
 from inferfleet.schema.nodes import Document, Node
 from inferfleet.schema.profile import Profile
+from inferfleet.schema.unreadable import UNREADABLE
 
 FILE_KINDS: dict[str, type[Model]] = {
     "machine": Machine,
@@ -41,17 +44,20 @@ FOLDERS = {
 }
 
 M = TypeVar("M", bound=Model)
+Nodes = dict[tuple[str, str], Node]
 
 
 @dataclass
 class Loaded:
     """A fleet with the places its values come from.
 
-    nodes: (file kind, name) -> the merged content; errors: everything that is wrong.
+    nodes: (file kind, name) -> the merged content; sources: the files that it was merged from,
+    the lowest first; errors: everything that is wrong.
     """
 
     fleet: Fleet
     nodes: dict[tuple[str, str], Node]
+    sources: dict[tuple[str, str], tuple[str, ...]]
     errors: list[FleetError] = field(default_factory=list)
 
     def where(self, kind: str, name: str, *path: str | int, key: bool = False) -> Where:
@@ -69,59 +75,99 @@ def load_fleet(roots: Roots) -> Fleet:
 
 def load(roots: Roots) -> Loaded:
     """Everything below roots; what is wrong is left out of the fleet and listed in errors."""
-    nodes: dict[tuple[str, str], Node] = {}
+    nodes: Nodes = {}
+    sources: dict[tuple[str, str], tuple[str, ...]] = {}
     errors: list[FleetError] = []
-    machines = _load_kind(roots, "machine", Machine, nodes, errors)
-    hardware = _load_kind(roots, "hardware", Hardware, nodes, errors)
-    kinds = _load_kind(roots, "service", Kind, nodes, errors)
-    profiles = _load_kind(roots, "profile", Profile, nodes, errors)
-    models = _load_kind(roots, "model", DeclaredModel, nodes, errors)
-    inventories = roots.folders("inventory")[::-1]
-    fleet = Fleet(machines, kinds, hardware, roots.template_dirs, profiles, models, inventories)
-    loaded = Loaded(fleet, nodes, errors)
-    errors.extend(check(fleet, loaded.where, frozenset(nodes)))
+    whole: dict[str, dict[str, Any]] = {}
+    rest: dict[str, dict[str, Any]] = {}
+    for kind, model in FILE_KINDS.items():
+        _read_kind(roots, kind, nodes, sources, errors)
+        whole[kind], rest[kind] = _validate_kind(kind, model, nodes, errors)
+    machines = {name: files for (kind, name), files in sources.items() if kind == "machine"}
+    loaded = Loaded(_fleet(roots, whole, machines), nodes, sources, errors)
+    # What is left of files with mistakes is checked, too, so that all is told at once.
+    errors.extend(check(_fleet(roots, rest, machines), loaded.where))
+    loaded.errors = with_sources(errors, sources)
     return loaded
 
 
-def _load_kind(
+def _fleet(
+    roots: Roots, found: Mapping[str, dict[str, Any]], sources: Mapping[str, tuple[str, ...]]
+) -> Fleet:
+    return Fleet(
+        found["machine"],
+        found["service"],
+        found["hardware"],
+        roots.template_dirs,
+        found["profile"],
+        found["model"],
+        roots.folders("inventory")[::-1],
+        sources,
+    )
+
+
+def _read_kind(
     roots: Roots,
     kind: str,
-    model: type[M],
-    nodes: dict[tuple[str, str], Node],
+    nodes: Nodes,
+    sources: dict[tuple[str, str], tuple[str, ...]],
     errors: list[FleetError],
-) -> dict[str, M]:
+) -> None:
+    """All files of a kind, the overlay's laid over ours."""
     for root in (roots.data, roots.overlay):
         for path in _files(root / FOLDERS[kind], errors) if root else ():
+            key = (kind, path.stem)
             document = _read(path)
             errors.extend(document.errors)
+            if document.null:
+                if nodes.pop(key, None) is None:
+                    what = "removes nothing: no other file has this name"
+                    errors.append(FleetError(what, "delete it", Where(display(path)), USAGE))
+                sources.pop(key, None)
+                continue
             node = document.root or Node(None, display(path), (1, 1))
-            below = nodes.get((kind, path.stem), node)
-            if below is node or node.value is None:
-                nodes[kind, path.stem] = node
+            below = nodes.get(key)
+            if below is None or node.value is None or alone(node):
+                nodes[key], sources[key] = node, (display(path),)
             elif below.value is not None:
-                nodes[kind, path.stem] = merge(below, node)
-    found: dict[str, M] = {}
+                nodes[key] = merge(below, node)
+                sources[key] = (*sources[key], display(path))
+
+
+def _validate_kind(
+    kind: str, model: type[Model], nodes: Nodes, errors: list[FleetError]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """By name what is right, and all that exists with UNREADABLE where it is wrong."""
+    whole: dict[str, Any] = {}
+    rest: dict[str, Any] = {}
     for (of_kind, name), node in sorted(nodes.items(), key=lambda item: item[0]):
-        if of_kind == kind and node.value is not None:
-            instance = _validate(model, node, errors)
-            if instance is not None:
-                found[name] = instance
-    return found
+        if of_kind == kind:
+            right, rest[name] = _validate(model, node, errors)
+            if right is not None:
+                whole[name] = right
+    return whole, rest
 
 
-def _validate(model: type[M], node: Node, errors: list[FleetError]) -> M | None:
-    """The model of node, without the services that are wrong in themselves; None if more is."""
+def _validate(model: type[M], node: Node, errors: list[FleetError]) -> tuple[M | None, Any]:
+    """The model of node, and what is left of it.
+
+    The first without the services that are wrong in themselves, None if more is.
+    """
+    if node.value is None:
+        return None, UNREADABLE
     data = node.plain()
     try:
-        return model.model_validate(data, by_alias=True, by_name=False)
+        found = model.model_validate(data, by_alias=True, by_name=False)
+        return found, found
     except ValidationError as error:
-        found = problems(error, node, model)
-    errors.extend(told for _, told in found)
-    if any(len(path) < 2 or path[0] != "services" for path, _ in found):
-        return None
-    for _, name, *_ in (path for path, _ in found):
+        wrong = problems(error, node, model)
+        rest = partial(model, node, error)
+    errors.extend(told for _, told in wrong)
+    if any(len(path) < 2 or path[0] != "services" for path, _ in wrong):
+        return None, rest
+    for _, name, *_ in (path for path, _ in wrong):
         data["services"].pop(name, None)
-    return model.model_validate(data, by_alias=True, by_name=False)
+    return model.model_validate(data, by_alias=True, by_name=False), rest
 
 
 def _files(folder: Path, errors: list[FleetError]) -> Iterator[Path]:
@@ -135,7 +181,10 @@ def _files(folder: Path, errors: list[FleetError]) -> Iterator[Path]:
             hint = f"rename it to {path.stem}.yaml"
             errors.append(FleetError("is not read", hint, Where(display(path)), USAGE))
         elif path.suffix == ".yaml":
-            if re.fullmatch(NAME_PATTERN, path.stem):
+            if path.stem == EVERY_MACHINE and folder.name == FOLDERS["machine"]:
+                what, hint = "no machine can be called all", "`--host all` means every machine"
+                errors.append(FleetError(what, hint, Where(display(path)), USAGE))
+            elif re.fullmatch(NAME_PATTERN, path.stem):
                 yield path
             else:
                 what = f"{path.stem!a} cannot be a name"

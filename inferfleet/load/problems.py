@@ -32,6 +32,14 @@ _BOUNDS = {
     "greater_than": ("is not above", "gt"),
 }
 _SWITCHES = frozenset({"yes", "no", "on", "off", "y", "n"})
+# Words of other tools for what one of ours means.
+_SYNONYMS = {
+    "docker": "compose",
+    "docker-compose": "compose",
+    "container": "compose",
+    "podman": "compose",
+    "native": "systemd",
+}
 # Values under these keys may be secrets that were written down by mistake: never repeated.
 _PRIVATE = frozenset({"secrets", "env"})
 
@@ -52,6 +60,15 @@ def problems(
         for path, details in by_path.items()
         for told in _explain(path, details, root, model)
     ]
+
+
+def problem_paths(error: ValidationError, root: Node) -> dict[Path, bool]:
+    """Each place of root that error complains about, and whether only of the key's own form."""
+    found: dict[Path, bool] = {}
+    for detail in error.errors(include_url=False, include_input=False, include_context=False):
+        path = _path(detail["loc"], detail["type"], root)
+        found[path] = detail["loc"][-1:] == ("[key]",) and found.get(path, True)
+    return found
 
 
 def problem(root: Node, path: Path, what: str, hint: str = "", *, key: bool = False) -> FleetError:
@@ -99,6 +116,9 @@ def _type_problem(path: Path, expected: list[str], root: Node) -> FleetError:
         hint = "put it in quotes"
     elif "true or false" in expected and isinstance(value, str) and value.lower() in _SWITCHES:
         hint = "write true or false"
+    elif "a list" in expected and isinstance(value, str | int | float):
+        shown = value if str(value).isalnum() else _shown(path, value)
+        hint = f"write [{shown}]" if _shown(path, value) else "write it in [ ]"
     return problem(root, path, f"should be {words}, found {_found(path, value)}", hint)
 
 
@@ -110,6 +130,8 @@ def _other_problem(path: Path, detail: Any, root: Node, model: type[BaseModel]) 
     context = detail.get("ctx", {})
     if kind == "extra_forbidden":
         hint = name_hint(str(path[-1]), _keys(model, path[:-1]), "valid keys")
+        if inner := _deeper(model, path):
+            hint = f"it is a key of each of {inner}: {inner}.NAME.{path[-1]}"
         return problem(root, path, "unknown key", hint, key=True)
     if kind == "missing":
         return problem(root, path, "is missing", key=True)
@@ -119,6 +141,8 @@ def _other_problem(path: Path, detail: Any, root: Node, model: type[BaseModel]) 
     if kind == "literal_error":
         allowed = _allowed(detail)
         near = nearest(str(value), allowed)
+        if near is None and _SYNONYMS.get(str(value)) in allowed:
+            near = _SYNONYMS[str(value)]
         hint = f"did you mean {near}?" if near and shown else ""
         return problem(root, path, f"{shown or 'it'} is none of {', '.join(allowed)}", hint)
     if kind == "value_error":
@@ -169,6 +193,17 @@ def _keys(model: type[BaseModel], path: Path) -> list[str]:
         models = list(_models(annotation))
         inside = _holds_many(annotation)
     return [info.alias or name for owner in models for name, info in owner.model_fields.items()]
+
+
+def _deeper(model: type[BaseModel], path: Path) -> str:
+    """The key beside an unknown one under which each entry has a key of this name, or ""."""
+    if len(path) != 1:
+        return ""
+    for name, info in model.model_fields.items():
+        inner = list(_models(info.annotation)) if _holds_many(info.annotation) else []
+        if inner and path[0] in _keys(inner[0], ()):
+            return info.alias or name
+    return ""
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -53,7 +53,7 @@ def scalar(text: str) -> str | int | float | bool | None:
 def read(data: bytes, file: str, *, pure: bool = False) -> Document:
     """The document in data; file names it in errors. pure: use PyYAML's Python parser.
 
-    An empty file is an empty mapping. Never raises; the errors are in the document.
+    An empty file is a mistake, `null` alone is not. Never raises; the errors are in the document.
     """
     document = Document(None)
     try:
@@ -61,7 +61,9 @@ def read(data: bytes, file: str, *, pure: bool = False) -> Document:
         loader = yaml.SafeLoader if pure else getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         try:
             events = yaml.parse(text, Loader=loader)
-            document.root = _Builder(file, document.errors, events).document()
+            builder = _Builder(file, document.errors, events)
+            document.root = builder.document()
+            document.null = builder.null
         except yaml.MarkedYAMLError as error:
             raise _syntax_error(error, text, file) from None
     except FleetError as error:
@@ -120,12 +122,13 @@ class _Builder:
         self.errors = errors
         self.events = events
         self.anchors: dict[str, Node] = {}
+        self.null = False
 
     def report(self, what: str, spot: Spot, hint: str = "") -> None:
         self.errors.append(_error(what, Where(self.file, *spot), hint))
 
     def document(self) -> Node | None:
-        root: Node | None = Node({}, self.file, (1, 1))
+        root: Node | None = None
         documents = 0
         for event in self.events:
             kind = type(event)
@@ -139,12 +142,21 @@ class _Builder:
                 if event.version or event.tags:
                     self.report("a YAML directive cannot be used", spot, "remove the % line")
                 root = self.root(next(self.events))
+        if not documents:
+            self.empty()
         return root
+
+    def empty(self) -> None:
+        hint = "write keys, or `null` to remove our file of the same name, or delete it"
+        self.report("is empty", (1, 1), hint)
 
     def root(self, event: Any) -> Node | None:
         node = self.node(event, 0, None)
         if node.value is None:
-            return Node({}, self.file, (1, 1))
+            self.null = bool(getattr(event, "value", ""))
+            if not self.null and not self.errors:
+                self.empty()
+            return None
         if type(node.value) is not dict:
             self.report(f"should hold keys with values, found {describe(node.value)}", node.spot)
             return None

@@ -11,6 +11,7 @@ from inferfleet.models.needs import model_need
 from inferfleet.schema.fleet import Fleet
 from inferfleet.schema.machine import ModelSpec, Service
 from inferfleet.schema.nodes import dotted
+from inferfleet.schema.unreadable import readable
 from inferfleet.schema.view import Locate, View
 
 # Any absolute path does: only what is said of models is checked here.
@@ -19,37 +20,43 @@ _ANYWHERE = "/models"
 
 def check_models(fleet: Fleet, locate: Locate) -> Iterator[FleetError]:
     """What is wrong inside a model file, also of one that no service names."""
-    for name, model in fleet.models.items():
-        try:
-            model_need(name, name, None, _ANYWHERE, {name: model})
-        except FleetError as error:
-            path = _at(error, model.model_fields_set)
-            yield _placed(error, path, locate("model", name, *path))
+    for name in fleet.models:
+        yield from readable(_model(fleet, name, locate))
 
 
-def check_service_models(view: View, names: frozenset[str]) -> Iterator[FleetError]:
-    """What is wrong with the models of one machine's services.
-
-    names: of all model files, also of those that are broken and told of elsewhere.
-    """
+def check_service_models(view: View) -> Iterator[FleetError]:
+    """What is wrong with the models of one machine's services."""
     claims: dict[str, _Claim] = {}
     for name, service in view.machine.services.items():
-        source = _source(service)
-        if source is None or (source in names and source not in view.fleet.models):
-            continue
-        if source in view.fleet.models and _broken(view.fleet, source):
-            continue
-        try:
-            need = model_need(name, service.model, _scheme(view, service), _ANYWHERE,
-                              view.fleet.models)  # fmt: skip
-        except FleetError as error:
-            path: tuple[str, ...] = ("services", name, "model")
-            keys = service.model.model_fields_set if isinstance(service.model, ModelSpec) else ()
-            path = (*path, *_at(error, keys))
-            yield _placed(error, path, view.locate("machine", view.name, *path))
-            continue
-        assert need is not None
-        yield from _claimed(view, name, need, claims)
+        yield from readable(_service(view, name, service, claims))
+
+
+def _model(fleet: Fleet, name: str, locate: Locate) -> Iterator[FleetError]:
+    model = fleet.models[name]
+    try:
+        model_need(name, name, None, _ANYWHERE, {name: model})
+    except FleetError as error:
+        path = _at(error, model.model_fields_set)
+        yield _placed(error, path, locate("model", name, *path))
+
+
+def _service(
+    view: View, name: str, service: Service, claims: dict[str, _Claim]
+) -> Iterator[FleetError]:
+    source = _source(service)
+    if source is None or (source in view.fleet.models and _broken(view.fleet, source)):
+        return
+    try:
+        need = model_need(name, service.model, _scheme(view, service), _ANYWHERE,
+                          view.fleet.models)  # fmt: skip
+    except FleetError as error:
+        path: tuple[str, ...] = ("services", name, "model")
+        keys = service.model.model_fields_set if isinstance(service.model, ModelSpec) else ()
+        path = (*path, *_at(error, keys))
+        yield _placed(error, path, view.locate("machine", view.name, *path))
+        return
+    assert need is not None
+    yield from _claimed(view, name, need, claims)
 
 
 @dataclass(frozen=True)
@@ -110,7 +117,7 @@ def _source(service: Service) -> str | None:
 
 def _scheme(view: View, service: Service) -> str | None:
     kind = view.kind(service)
-    return kind.model_format if kind and kind.model_format in ("hf", "ollama") else None
+    return kind.model_scheme if kind else None
 
 
 def _broken(fleet: Fleet, name: str) -> bool:

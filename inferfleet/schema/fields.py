@@ -177,7 +177,23 @@ Flag = Annotated[
     str,
     Matching("[A-Za-z0-9][A-Za-z0-9._-]*", "an option's name", "write it without leading dashes"),
 ]
+ServedName = Annotated[
+    Text,
+    Matching(
+        r"[^\s\x00-\x1f\x7f-\x9f-][^\x00-\x1f\x7f-\x9f]*",
+        "a model's name for clients",
+        "begin it with a letter or digit, as team/model",
+    ),
+]
 Sha256 = Annotated[str, Matching("[0-9a-f]{64}", "a SHA-256", "write 64 digits 0-9 a-f")]
+Merge = Annotated[
+    bool,
+    Field(
+        exclude=True,
+        description="In an overlay: false starts anew instead of being laid over our file of the "
+        "same name.",
+    ),
+]
 Probe = Literal["openai-chat", "openai-completion", "openai-embedding", "ollama-generate", "http"]
 Scalar = bool | int | float | Text
 Option = Scalar | list[Scalar] | dict[str, object] | None

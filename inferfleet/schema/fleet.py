@@ -18,6 +18,7 @@ class Fleet:
     """Machines, kinds, hardware, profiles and models by name, and where templates are searched.
 
     template_dirs: searched in order, the overlay's before ours; inventory_dirs: likewise.
+    sources: the files that each machine was laid together from, the lowest first.
     """
 
     machines: Mapping[str, Machine]
@@ -27,3 +28,4 @@ class Fleet:
     profiles: Mapping[str, Profile] = field(default_factory=dict)
     models: Mapping[str, DeclaredModel] = field(default_factory=dict)
     inventory_dirs: tuple[Path, ...] = ()
+    sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

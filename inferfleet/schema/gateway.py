@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from inferfleet.schema.fields import Duration, Matching, Model, Name, Size, Text
 
@@ -34,6 +34,14 @@ Count = Annotated[int, Field(ge=1, le=10**15)]
 
 def _text_alone(value: object) -> object:
     return {"text": value} if isinstance(value, str) else value
+
+
+def _some(routes: dict[str, Route]) -> dict[str, Route]:
+    if not routes:
+        raise ValueError(
+            "is empty; name a model, or remove the key to offer the machine's services"
+        )
+    return routes
 
 
 class SystemPrompt(Model):
@@ -102,7 +110,7 @@ class GatewayKey(Model):
 class Gateway(Model):
     """What a gateway offers; without routes every OpenAI service of its machine."""
 
-    routes: dict[ModelName, Route] | None = Field(
+    routes: Annotated[dict[ModelName, Route], AfterValidator(_some)] | None = Field(
         default=None,
         description="Models by the name that clients ask for. Default: the machine's OpenAI "
         "services by the names that they serve, and the alias directories of their models, each "

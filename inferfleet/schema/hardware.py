@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from inferfleet.schema.fields import Matching, Model, Size, Text
+from inferfleet.schema.fields import Matching, Merge, Model, Size, Text
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -53,6 +53,7 @@ class Hardware(Model):
     """A model of machine: memory, processor, GPU, quirks with their source."""
 
     summary: Text = Field(description="One line on what it is.")
+    merge: Merge = True
     unified: bool = Field(
         default=False, description="CPU and GPU share one memory; there is no separate GPU memory."
     )

@@ -8,13 +8,24 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from inferfleet.schema.fields import Duration, Model, Name, Option, Port, Probe, Scalar, Text
+from inferfleet.schema.fields import (
+    Duration,
+    Merge,
+    Model,
+    Name,
+    Port,
+    Probe,
+    Scalar,
+    Size,
+    Text,
+)
 from inferfleet.schema.model import FileName
+from inferfleet.schema.options import Options
 from inferfleet.schema.placeholders import EnvName
 from inferfleet.schema.runtime import ComposeKind, ProcessKind, SystemdKind
 
 Api = Literal["openai", "ollama", "web", "http"]
-Format = Literal["gguf", "hf", "ollama"]
+ModelForm = Literal["directory", "gguf", "ollama"]
 ParameterType = Literal["a whole number", "a number", "true or false", "text or a list of texts"]
 
 
@@ -34,52 +45,19 @@ class SecretUse(Model):
     api_key: bool = Field(default=False, description="Clients must send it as their API key.")
 
 
-class Options(Model):
-    """How the keys of a service's options: become command-line flags.
+class ModelUse(Model):
+    """Which models the services of a kind serve."""
 
-    style vllm: --name value, booleans --name and --no-name, a list is one flag with several
-    values. style argparse: the same, but a false boolean leaves the flag out. style llama-cpp:
-    --name value, a false boolean is --no-name where the engine has it, a list repeats the flag.
-    style equals: --name=value, also --name=true, a list repeats the flag. style none: the service
-    takes no options.
-    """
-
-    style: Literal["vllm", "argparse", "llama-cpp", "equals", "none"] = Field(
-        default="none", description="How a name and its value become words of the command line."
-    )
-    source: Text = Field(default="", description="Where the known names were read.")
-    known: list[Text] | None = Field(
+    required: bool = Field(default=False, description="A service without a model is wrong.")
+    bare: Literal["hf", "ollama"] | None = Field(
         default=None,
-        description="Names that the engine knows, without dashes; left out: any name goes.",
+        description="What a name without a scheme means: a repository of the hub or a model of "
+        "Ollama.",
     )
-    short: list[Text] = Field(default=[], description="Known names that take a single dash.")
-    on_off: list[Text] = Field(default=[], description="Booleans written as on and off.")
-    true_false: list[Text] = Field(
-        default=[], description="Booleans written as true and false after the flag."
-    )
-    paths: list[Text] = Field(
+    takes: list[ModelForm] = Field(
         default=[],
-        description="Names whose values are paths, also after NAME=. An absolute path is one of "
-        "the machine, ./FILE lies in the model's directory, files/FILE is a file of the service.",
-    )
-    cpus: Text | None = Field(
-        default=None,
-        description="Name whose default is how many CPUs the service's cpuset or cpus gives it.",
-    )
-    managed: dict[Text, Text] = Field(
-        default={},
-        description="Names that inferbase sets itself, each with the machine file's key for it.",
-    )
-    removed: dict[Text, Text] = Field(
-        default={}, description="Names of older versions, each with what to do instead."
-    )
-    newer: dict[Text, Text] = Field(
-        default={},
-        description="Known names that the kind's image does not have yet, each with the version "
-        "that brought it.",
-    )
-    defaults: dict[Text, Option] = Field(
-        default={}, description="Options that every service of the kind has unless it says other."
+        description="Forms that it can load, its own first: a directory (also a repository of the "
+        "hub), one GGUF file, a model of Ollama; left out: any.",
     )
 
 
@@ -186,6 +164,7 @@ class Kind(Model):
     """One kind of service; it has at least one of compose, systemd and process."""
 
     summary: Text = Field(description="One line on what it is.")
+    merge: Merge = True
     notice: Text | None = Field(
         default=None, description="What everybody who uses the kind is told by plan and validate."
     )
@@ -193,11 +172,20 @@ class Kind(Model):
     default_port: Port | None = Field(
         default=None, description="Port of a service that names none."
     )
-    model_required: bool = Field(default=False, description="A service without a model is wrong.")
-    model_format: Format | None = Field(
-        default=None, description="What form its models have; says what a bare model name means."
+    model: ModelUse | None = Field(
+        default=None, description="Which models its services serve; left out: none."
+    )
+    needs: list[Text] = Field(
+        default=[],
+        description="Keys of a service, such as repository or options.NAME, of which it has to "
+        "have one.",
     )
     gpu: bool = Field(default=False, description="It uses the GPUs of a machine that has any.")
+    memory_estimate: Size | None = Field(
+        default=None,
+        description="Main memory that such a service usually takes, for `capacity` where its "
+        "machine file does not say; refuses nothing.",
+    )
     health: Health | None = Field(default=None, description="How it says that it is healthy.")
     probe: Probe = Field(
         default="http",
@@ -206,6 +194,9 @@ class Kind(Model):
     )
     probe_when: list[ProbeWhen] = Field(
         default=[], description="Other probes for services with certain options; the first fits."
+    )
+    login: bool = Field(
+        default=False, description="It has accounts of its own, so that it needs no API key."
     )
     metrics: (
         Annotated[Metrics, BeforeValidator(_path_alone, json_schema_input_type=Text | Metrics)]
@@ -257,6 +248,28 @@ class Kind(Model):
         """The runtimes that this kind has a section for, the usual one first."""
         sections = {"compose": self.compose, "systemd": self.systemd, "process": self.process}
         return tuple(name for name, section in sections.items() if section is not None)
+
+    @property
+    def model_scheme(self) -> str | None:
+        """What a model's name without a scheme means: hf, ollama, or nothing."""
+        return self.model.bare if self.model else None
+
+    @property
+    def model_required(self) -> bool:
+        """Whether a service without a model is wrong."""
+        return self.model is not None and self.model.required
+
+    @property
+    def sections(self) -> frozenset[str]:
+        """The keys of a service that only some kinds have a use for, and this one has."""
+        compose = self.compose
+        used = {
+            "modelfile": self.parameters is not None or bool(compose and compose.modelfile),
+            "repository": bool(compose and compose.repository),
+            "gateway": self.renders == "gateway",
+            "options": self.options.style != "none",
+        }
+        return frozenset(name for name, is_used in used.items() if is_used)
 
     @property
     def options_known(self) -> frozenset[str] | None:

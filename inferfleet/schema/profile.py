@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from inferfleet.schema.fields import Cpuset, Model, Name, Size, Text
+from inferfleet.schema.fields import Cpuset, Merge, Model, Name, Size, Text
 from inferfleet.schema.words import (
     Clocks,
     FileMode,
@@ -247,6 +247,7 @@ class Profile(Model):
     """Settings of the host that machines share; its name is the file's name."""
 
     summary: Text = Field(description="One line on what it is for.")
+    merge: Merge = True
     settings: list[Group] = Field(description="Groups of settings, each with its reason.")
 
 

@@ -119,7 +119,7 @@ class ProcessKind(Model):
     embedded: Argv | None = Field(
         default=None,
         description="Command line of a service without one, on the local machine only, where "
-        "{python} and {embedded} are known.",
+        "{embedded} is known.",
     )
     environment: dict[EnvName, Template] = Field(
         default={}, description="Environment variables of every service of the kind."

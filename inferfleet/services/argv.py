@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from inferfleet.errors import USAGE, FleetError
 from inferfleet.schema.fields import Option, Scalar
-from inferfleet.schema.kind import Options
+from inferfleet.schema.options import Options
 from inferfleet.schema.placeholders import OPTIONS, Argv, fill, placeholders
 
 

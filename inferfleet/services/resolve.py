@@ -118,8 +118,7 @@ def resolve(fleet: Fleet, machine: Machine, name: str, root: str, models: str) -
             f"it runs with {', '.join(kind.runtimes)}",
             code=USAGE,
         )
-    scheme = kind.model_format if kind.model_format in ("hf", "ollama") else None
-    need = model_need(name, service.model, scheme, models, fleet.models)
+    need = model_need(name, service.model, kind.model_scheme, models, fleet.models)
     if need is None and kind.model_required:
         raise FleetError(f"{name}: the kind {service.kind} needs a model", code=USAGE)
     secrets = _secrets(kind, service)

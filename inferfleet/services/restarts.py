@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from inferfleet.schema.machine import Restart
+    from inferfleet.schema.restart import Restart
 
 MAX = 3
 WINDOW = 600

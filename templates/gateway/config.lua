@@ -14,11 +14,20 @@ local function read(path)
     return text
 end
 
+-- A name that no other gateway has, and this one not after a restart.
+local function make_name()
+    local file = assert(io.open("/dev/urandom", "rb"))
+    local bytes = file:read(8)
+    file:close()
+    return (bytes:gsub(".", function(byte) return ("%02x"):format(byte:byte()) end))
+end
+
 -- Reads everything, once, in the master process; what is wrong keeps nginx from starting.
 function M.load()
     local data = assert(cjson.decode(read(here .. "/gateway.json")), "gateway.json is not JSON")
     for name, value in pairs(data) do M[name] = value end
     M.started = ngx.time()
+    M.name = make_name()
     local hashes = os.getenv("GATEWAY_KEYS") or ""
     local index = 0
     for hash in hashes:gmatch("[^,]+") do

@@ -10,6 +10,8 @@ local pool = require "gateway_pool"
 local MOST_TRIES = 3
 local CONNECT_SECONDS, SEND_SECONDS = 3, 60
 local RETRY_SECONDS = 5
+-- Of the names of all gateways that a request came through; a way of more than fifteen has no end.
+local LONGEST_WAY = 16 * 17
 -- What is passed on; the value says how a system prompt gets in, whether usage is asked for and
 -- whether the answer is text that the model wrote.
 local PATHS = {
@@ -136,6 +138,7 @@ local function attempt(request)
     pool.enter(id)
     ngx.var.gateway_host = upstream.authority
     ngx.var.gateway_authorization = upstream.authorization or ""
+    ngx.var.gateway_way = request.way
     local edits = {unpack(request.edits)}
     local model = upstream.model or request.route.name
     if model ~= request.asked then
@@ -169,10 +172,23 @@ function M.give_up(request)
         .. " is not available: none of its services answers.", RETRY_SECONDS)
 end
 
+-- The gateways that a request came through, this one included; nil if it was here before. Services
+-- of a route can be gateways, of which the files of one inventory do not know all.
+local function way()
+    local before = ngx.var.http_x_gateway_way or ""
+    if #before > LONGEST_WAY or before:find(config.name, 1, true) then return nil end
+    return before == "" and config.name or before .. "," .. config.name
+end
+
 -- A new request.
 function M.first()
     local key = limits.key()
     if key == false then return limits.no_key() end
+    local through = way()
+    if not through then
+        return answer.fail(508, "server_error", "routing_loop",
+            "The request came back to a gateway that it has passed: routes lead in a circle.")
+    end
     local path = PATHS[ngx.var.uri]
     if not path then
         return answer.fail(404, "invalid_request_error", "unknown_url",
@@ -194,7 +210,7 @@ function M.first()
     local request = {
         key = key, route = route, asked = asked, text = text, model = fields.model, edits = {},
         tried = {}, tries = 0, failures = {}, tokens_in = 0, tokens_out = 0, events = 0,
-        length = 0, writes = path.writes,
+        length = 0, writes = path.writes, way = through,
         stream = fields.stream ~= nil and text:sub(unpack(fields.stream)) == "true",
     }
     if route.system and path.system then

@@ -70,7 +70,10 @@ CASES = [
         "kind like no other",
         "services:\n  a: {kind: xyz, model: /m}\n",
         "services:\n  a: {kind: engine, model: /m}\n",
-        "2:13: services.a.kind: there is no service kind xyz\nhint: kinds: engine, page, tool",
+        (
+            "2:13: services.a.kind: there is no service kind xyz\n"
+            "hint: kinds: engine, page, store, tool"
+        ),
     ),
     Case(
         "runtime the kind does not offer",
@@ -126,9 +129,9 @@ CASES = [
     ),
     Case(
         "modelfile without model",
-        "services:\n  t: {kind: tool, program: /t, modelfile: {}}\n",
-        "services:\n  t: {kind: tool, program: /t, model: /m, modelfile: {}}\n",
-        "2:32: services.t.modelfile: changes a model, and the service names none\nhint: add model",
+        "services:\n  t: {kind: store, program: /t, modelfile: {}}\n",
+        "services:\n  t: {kind: store, program: /t, model: m, modelfile: {}}\n",
+        "2:33: services.t.modelfile: changes a model, and the service names none\nhint: add model",
     ),
     Case(
         "secret of the service",
@@ -297,6 +300,8 @@ def test_services_that_are_wrong_in_themselves_do_not_hide_the_others(
     monkeypatch.chdir(tmp_path)
     text = "services:\n  a: {kind: engine, port: 0}\n  b: {kind: engin, model: /m}\n"
     assert error_lines(load_files(tmp_path, {"inventory/m.yaml": text})) == (
+        "inventory/m.yaml:2:3: services.a: has no model, and kind engine needs one\n"
+        "hint: add model\n"
         "inventory/m.yaml:2:27: services.a.port: 0 is below 1\n"
         "inventory/m.yaml:3:13: services.b.kind: there is no service kind engin\n"
         "hint: did you mean engine?"

@@ -105,7 +105,7 @@ MISTAKES = [
     (
         "groups: gpu\n",
         "groups: [gpu]\n",
-        'inventory/m.yaml:1:9: groups: should be a list, found text "gpu"',
+        'inventory/m.yaml:1:9: groups: should be a list, found text "gpu"\nhint: write [gpu]',
     ),
     (
         "services: [s]\n",
@@ -120,7 +120,10 @@ MISTAKES = [
     (
         "runtime: docker\n",
         "runtime: compose\n",
-        'inventory/m.yaml:1:10: runtime: "docker" is none of compose, systemd, process',
+        (
+            'inventory/m.yaml:1:10: runtime: "docker" is none of compose, systemd, process\n'
+            "hint: did you mean compose?"
+        ),
     ),
     (
         "runtime: composed\n",
@@ -193,7 +196,7 @@ MISTAKES = [
         f"{S}    gpus: [1]\n",
         (
             "inventory/m.yaml:5:11: services.s.gpus: should be all, none or a list, "
-            "found a whole number 1"
+            "found a whole number 1\nhint: write [1]"
         ),
     ),
     (
@@ -463,7 +466,10 @@ def test_an_error_in_a_merged_file_names_the_file_it_came_from(
     )
     assert error_lines(loaded).splitlines()[0:2] == [
         'fleet/inventory/m.yaml:2:15: services.s.memory: "1X" is not a size',
-        "hint: write a number with K, M, G or T, such as 96G",
+        (
+            "hint: write a number with K, M, G or T, such as 96G; m is fleet/inventory/m.yaml "
+            "laid over inventory/m.yaml; `merge: false` starts anew"
+        ),
     ]
     assert "inventory/m.yaml:7:11: services.s.port: 99999 is above 65535" in error_lines(loaded)
 
@@ -562,3 +568,62 @@ def test_the_examples_of_the_readmes_load(readme: str, tmp_path: Path) -> None:
     assert error_lines(loaded) == ""
     fleet = loaded.fleet
     assert Path(name).stem in {*fleet.machines, *fleet.hardware, *fleet.profiles}
+
+
+OURS = {"inventory/m.yaml": BASE, "inventory/o.yaml": BASE.replace("9001", "9002")}
+
+
+def test_a_file_may_start_anew_and_null_removes_ours(tmp_path: Path) -> None:
+    alone = "merge: false\naddress: z\nservices:\n  z: {kind: engine, model: /z}\n"
+    loaded = load_files(
+        tmp_path, OURS, inventory__m=alone, inventory__o="null # not on our network\n"
+    )
+    assert error_lines(loaded) == ""
+    machines = loaded.fleet.machines
+    assert (list(machines), list(machines["m"].services)) == (["m"], ["z"])
+    assert [len(files) for files in loaded.fleet.sources.values()] == [1]
+    # Of any other kind of file as well; what names it then says so.
+    loaded = load_files(tmp_path, OURS, services__engine="~\n")
+    assert "services.z.kind: there is no service kind engine" in error_lines(loaded)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "\n\n"])
+def test_an_empty_file_is_a_mistake(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = error_lines(load_files(tmp_path, OURS, inventory__m=text))
+    assert told == (
+        "fleet/inventory/m.yaml:1:1: is empty\n"
+        "hint: write keys, or `null` to remove our file of the same name, or delete it"
+    )
+
+
+def test_null_that_removes_nothing_and_a_machine_called_all_are_mistakes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = error_lines(load_files(tmp_path, OURS, inventory__p="null\n", inventory__all="{}\n"))
+    assert told == (
+        "fleet/inventory/all.yaml: no machine can be called all\n"
+        "hint: `--host all` means every machine\n"
+        "fleet/inventory/p.yaml: removes nothing: no other file has this name\n"
+        "hint: delete it"
+    )
+    assert "merge: should be true or false" in error_lines(
+        load_files(tmp_path / "x", OURS, inventory__m="merge: no\n")
+    )
+
+
+def test_an_error_about_a_merged_machine_names_both_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    clash = "services:\n  z: {kind: engine, model: /z, port: 9001}\n"
+    told = error_lines(load_files(tmp_path, OURS, inventory__m=clash))
+    assert told.startswith("fleet/inventory/m.yaml:2:38: services.z.port: ")
+    assert told.endswith(
+        "m is fleet/inventory/m.yaml laid over inventory/m.yaml; `merge: false` starts anew"
+    )
+    loaded = load_files(tmp_path / "x", OURS, inventory__m="summary: x\n")
+    assert [len(files) for files in loaded.fleet.sources.values()] == [2, 1]
