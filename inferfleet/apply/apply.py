@@ -113,7 +113,8 @@ def apply(
             if not failure and before_ready:
                 failure = before_ready(waiting)
             if not failure:
-                ready = wait_ready(host, waiting, states, keys, _named(listener, plan.machine))
+                told = _named(listener, plan.machine)
+                ready = wait_ready(host, waiting, states, keys, told, release.failures)
         bad = [r for r in ready if not r.ready]
         if bad:
             failed, failure = bad[0].service, f"{bad[0].service} {bad[0].detail}"
@@ -249,6 +250,9 @@ def _refusal(machine: str, record: str) -> FleetError:
 def _variables(
     release: Release, observed: Observed, plan: Plan, undo: Undo, what: str, size: int
 ) -> dict[str, str | int]:
+    gone = [*plan.targets("remove"), *plan.targets("evict")]
+    for _, service in plan.left:
+        gone.remove(service)
     links = {path: f"{release.root}/current/{release.links[path]}" for path in plan.targets("link")}
     return {
         "root": release.root,
@@ -259,10 +263,14 @@ def _variables(
         "who": operator(),
         "when": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "what": what,
+        "by": str(release.by or ""),
         "confirm": "yes" if plan.confirm else "no",
         "links": _pairs(links),
         "unlinks": _pairs(dict.fromkeys(plan.targets("unlink"), "")),
-        "gone": " ".join([*plan.targets("remove"), *plan.targets("evict")]),
+        "left": "\n".join(f"{number}\t{service}" for number, service in plan.left),
+        "gone": " ".join(gone),
+        "forget": " ".join(undo.lost),
+        "back_forget": " ".join(undo.forget),
         "room": plan.room,
         "replace": " ".join(plan.targets("replace")),
         "start": " ".join(plan.targets("start")),

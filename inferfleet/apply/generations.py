@@ -53,7 +53,10 @@ def read_generation(host: Host, release: Release, number: int, sudo: bool) -> Re
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the history: when (seconds since 1970), who did what, from and to generation."""
+    """One line of the history: when (seconds since 1970), who did what, from and to generation.
+
+    by: the checkouts that it was done from, "" where the line does not say.
+    """
 
     when: int
     who: str
@@ -63,6 +66,7 @@ class Entry:
     what: str
     kept: bool
     current: bool
+    by: str = ""
 
 
 def read_history(host: Host, root: str, sudo: bool) -> list[Entry]:
@@ -80,7 +84,7 @@ def read_history(host: Host, root: str, sudo: bool) -> list[Entry]:
         elif kind == "entry" and len(fields) >= 6 and fields[0].isdigit():
             rows.append(fields)
     entries = []
-    for when, who, event, source, to, what in (row[:6] for row in rows):
+    for when, who, event, source, to, what, by in ([*row, ""][:7] for row in rows):
         number = _number(to)
         # A release that failed is gone, and its number may be another's by now.
         stays = event != "rolled-back"
@@ -88,6 +92,7 @@ def read_history(host: Host, root: str, sudo: bool) -> list[Entry]:
             Entry(
                 int(when), who, event, _number(source), number, what,
                 kept=stays and number in kept, current=stays and number == current,
+                by=by,
             )
         )  # fmt: skip
     return entries

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from inferfleet.errors import FleetError
@@ -38,7 +39,8 @@ class Observed:
     absolute path -> target, "!" when something else than a link is there. started: service ->
     digest it was last started with. listeners: (ip, port) of listening TCP sockets.
     model_lines: for models.observe. gpu_lines: for gpu.brief. damage: records of our own that
-    cannot be read.
+    cannot be read. left: number -> record of the generations, not in force, that interrupted runs
+    may have left services of running.
     """
 
     facts: Mapping[str, str]
@@ -59,6 +61,7 @@ class Observed:
     space_lines: tuple[str, ...] = ()
     troubles: tuple[str, ...] = ()
     damage: tuple[FleetError, ...] = ()
+    left: Mapping[int, Manifest] = field(default_factory=dict)
 
 
 def parse_observed(text: str, root: str) -> Observed:
@@ -92,7 +95,8 @@ def parse_observed(text: str, root: str) -> Observed:
         foreign_current=foreign,
         generations=tuple(generations),
         manifest=_manifest(records, root, current, generations, damage),
-        origin=_origin(records),
+        origin=next(iter(_readable(records.get("origin", []))), None),
+        left=_left(records),
         files=_files(records),
         links=dict(_pairs(records, "link")),
         units=_units(records),
@@ -175,13 +179,15 @@ def _manifest(
     return None
 
 
-def _origin(records: Records) -> Manifest | None:
-    for fields in records.get("origin", []):
-        try:
-            return load_manifest("\t".join(fields), "origin")
-        except FleetError:
-            return None
-    return None
+def _readable(rows: list[list[str]]) -> Iterator[Manifest]:
+    for fields in rows:
+        with suppress(FleetError):
+            yield load_manifest("\t".join(fields), "origin")
+
+
+def _left(records: Records) -> dict[int, Manifest]:
+    rows = [fields for fields in records.get("left", []) if _number(fields)]
+    return {int(row[0]): found for row in rows for found in _readable([row[1:]])}
 
 
 def _listeners(records: Records) -> frozenset[tuple[str, int]]:

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from inferfleet.plan.plan import Plan
+from inferfleet.plan.plan import Plan, Step
 from inferfleet.release.release import Release
 
 SIGNS = {
@@ -67,32 +67,81 @@ def file_diff(path: str, plan: Plan, release: Release, contents: Mapping[str, by
 
 
 def plan_lines(
-    plan: Plan, release: Release, contents: Mapping[str, bytes], brief: bool = False
+    plan: Plan,
+    release: Release,
+    contents: Mapping[str, bytes],
+    brief: bool = False,
+    full: bool = False,
 ) -> list[str]:
-    """The plan for people: a line per step, under a file's its diff.
+    """The plan for people: a line per step, under a file's its diff, at the end what it comes to.
 
-    brief leaves out the content of files that are new as a whole.
+    brief leaves out the content of files that are new as a whole; programs of inferbase itself
+    that come or go as a whole, and any change to `control`, are shown only when full.
     """
     lines: list[str] = []
     for note in plan.notes:
         lines.append(f"note: {note}")
     for step in plan.steps:
-        reason = f"  ({step.reason})" if step.reason else ""
-        if brief and step.action == "create":
-            file = release.files[step.target]
-            count = file.content.count(b"\n")
-            size = "secret" if file.secret else f"{count} lines"
-            reason = f"  ({step.reason}, {size})" if step.reason else f"  ({size})"
+        diff: list[str] = []
+        words = [step.reason] if step.reason else []
+        if step.action in {"create", "update", "delete"}:
+            diff = file_diff(step.target, plan, release, contents)
+            if not full and _own(step):
+                diff = []
+                words += [f"{_size(release, step.target)}; --full shows them"] if not brief else []
+            if brief and step.action == "create":
+                diff = []
+                words.append(_size(release, step.target))
+        reason = f"  ({', '.join(words)})" if words else ""
         lines.append(f"{SIGNS[step.action]} {step.action} {step.target}{reason}")
-        if step.action in {"create", "update", "delete"} and not (
-            brief and step.action == "create"
-        ):
-            lines.extend(f"    {line}" for line in file_diff(step.target, plan, release, contents))
+        lines.extend(f"    {line}" for line in diff)
     for problem in plan.problems:
         lines.extend(f"error: {problem}".splitlines())
-    if plan.empty:
-        lines.append("nothing to change")
+    lines.append("nothing to change" if plan.empty else f"Plan: {summary(plan)}.")
     return lines
+
+
+def _own(step: Step) -> bool:
+    """Whether a file is a program of ours, of which a reader of plans has nothing to learn.
+
+    What the user has said stands in process/NAME/run, so a change there is shown.
+    """
+    program = step.target.startswith("process/") and step.target.endswith("/run")
+    return step.target == "control" or (program and step.action != "update")
+
+
+def _size(release: Release, path: str) -> str:
+    file = release.files.get(path)
+    if file is None:
+        return "inferbase's own"
+    return "secret" if file.secret else f"{len(file.content.splitlines())} lines"
+
+
+def counts(plan: Plan) -> dict[str, int]:
+    """How many of what a plan fetches, writes, starts, restarts and stops."""
+    kinds = {
+        "fetch": ["fetch"], "files": ["create", "update", "delete"], "links": ["link", "unlink"],
+        "start": ["start"], "restart": ["replace"], "stop": ["remove", "evict"],
+    }  # fmt: skip
+    return {
+        kind: sum(len(plan.targets(action)) for action in actions)
+        for kind, actions in kinds.items()
+    }
+
+
+def summary(plan: Plan) -> str:
+    """The counts that are not zero, in words: `1 model to fetch, 2 files, 1 service to start`."""
+    nouns = {
+        "fetch": "model{} to fetch", "files": "file{}", "links": "link{}",
+        "start": "service{} to start", "restart": "service{} to restart",
+        "stop": "service{} to stop",
+    }  # fmt: skip
+    parts = [
+        f"{count} {nouns[kind].format('' if count == 1 else 's')}"
+        for kind, count in counts(plan).items()
+        if count
+    ]
+    return ", ".join(parts) or "an interrupted run to finish"
 
 
 def plan_data(plan: Plan, release: Release, contents: Mapping[str, bytes]) -> dict[str, Any]:
@@ -110,6 +159,7 @@ def plan_data(plan: Plan, release: Release, contents: Mapping[str, bytes]) -> di
         "generation": {"from": plan.source, "to": plan.to},
         "changes": not plan.empty,
         "steps": steps,
+        "counts": counts(plan),
         "notes": list(plan.notes),
-        "problems": [{"what": p.what, "hint": p.hint} for p in plan.problems],
+        "problems": [problem.data for problem in plan.problems],
     }

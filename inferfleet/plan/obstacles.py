@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from inferfleet.errors import LOCKED, FleetError
 from inferfleet.observe.observed import Observed
-from inferfleet.plan.steps import Step
+from inferfleet.plan.steps import Step, left_over
 from inferfleet.release.release import Release
 
 ANY = {"0.0.0.0", "::"}
@@ -99,6 +99,7 @@ def needed_addresses(
         for service, state in observed.units.items()
         if state.up and service in own
     }
+    freed |= {unit.address for _, unit in left_over(release, observed)}
     acting = [step.target for step in steps if step.action in {"start", "replace"}]
     addresses = {service: release.units[service].address for service in acting}
     return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from inferfleet.errors import FleetError
@@ -11,8 +11,17 @@ from inferfleet.models.observe import ModelState, parse_observed
 from inferfleet.models.sources.source import source_text
 from inferfleet.observe.observed import Observed
 from inferfleet.plan.obstacles import PortTaken, lock_problems, problems
-from inferfleet.plan.steps import Goal, Step, file_steps, link_steps, state_words, unit_steps
-from inferfleet.release.release import Release
+from inferfleet.plan.steps import (
+    Goal,
+    Step,
+    file_steps,
+    left_over,
+    left_steps,
+    link_steps,
+    state_words,
+    unit_steps,
+)
+from inferfleet.release.release import Release, Unit
 
 __all__ = ["Goal", "Plan", "PortTaken", "Step", "down_plan", "make_plan"]
 
@@ -26,7 +35,8 @@ class Plan:
     must be free again before services start, 0 where none are stopped for them. hidden: files
     whose content is never shown. confirm: whether its end proves the generation good to return to.
     problems: what must be mended first; a plan that has some is never applied.
-    notes: what the reader should know, such as an interrupted earlier run.
+    notes: what the reader should know, such as an interrupted earlier run. left: of the steps that
+    remove, the first ones: generation and service, left running by an interrupted run.
     """
 
     machine: str
@@ -41,6 +51,7 @@ class Plan:
     wait: tuple[str, ...] = ()
     confirm: bool = True
     room: int = 0
+    left: tuple[tuple[int, str], ...] = ()
 
     @property
     def empty(self) -> bool:
@@ -63,7 +74,8 @@ def make_plan(
     """
     files = file_steps(release, observed)
     links = link_steps(release, observed)
-    units = unit_steps(release, observed, goal, reasons or {})
+    left = left_over(release, observed)
+    units = [*left_steps(left), *unit_steps(release, observed, goal, reasons or {})]
     starting = {step.target for step in units if step.action in {"start", "replace"}}
     fetch = _fetch(release, observed, starting)
     recover = _recover(observed)
@@ -95,13 +107,19 @@ def make_plan(
             if service in starting
             or (recover and service in observed.units and observed.units[service].up)
         ),
+        left=_pairs(left),
     )
 
 
-def down_plan(machine: str, observed: Observed, services: frozenset[str] | None) -> Plan:
+def down_plan(release: Release, observed: Observed, services: frozenset[str] | None) -> Plan:
     """Stop and remove what runs; nothing is written but the lock and the history."""
     known = observed.manifest.units if observed.manifest else {}
-    steps = [
+    left = [
+        (number, unit)
+        for number, unit in left_over(release, observed)
+        if services is None or unit.service in services
+    ]
+    steps = left_steps(left) + [
         Step("remove", service, state_words(state))
         for service, state in observed.units.items()
         if service in known
@@ -109,14 +127,19 @@ def down_plan(machine: str, observed: Observed, services: frozenset[str] | None)
         and (state.state != "stopped" or known[service].runtime == "compose")
     ]
     return Plan(
-        machine,
+        release.machine,
         observed.current,
         observed.current,
         (*_recover(observed), *steps),
-        problems=(*lock_problems(machine, observed), *observed.damage),
+        problems=(*lock_problems(release.machine, observed), *observed.damage),
         notes=_notes(observed),
         confirm=False,
+        left=_pairs(left),
     )
+
+
+def _pairs(left: Sequence[tuple[int, Unit]]) -> tuple[tuple[int, str], ...]:
+    return tuple((number, unit.service) for number, unit in left)
 
 
 def _recover(observed: Observed) -> list[Step]:
@@ -153,7 +176,8 @@ def _notes(observed: Observed) -> tuple[str, ...]:
     notes = list(observed.troubles)
     old = observed.manifest.units if observed.manifest else {}
     if observed.manifest:
-        for service in sorted(observed.units.keys() - old.keys()):
+        left = {service for record in observed.left.values() for service in record.units}
+        for service in sorted(observed.units.keys() - old.keys() - left):
             notes.append(f"{service} runs in our compose project but is not ours: left alone")
     if observed.lock and not observed.lock.alive:
         notes.append(f"the lock of a dead run will be taken over: {observed.lock}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from inferfleet.observe.observed import Observed, UnitState
@@ -50,7 +50,14 @@ def file_steps(release: Release, observed: Observed) -> list[Step]:
             steps.append(Step("update", path, "was changed on the machine" if drifted else ""))
         elif found[1] != f"{wanted.mode:o}":
             steps.append(Step("update", path, f"mode {found[1]} -> {wanted.mode:o}"))
-    return steps
+    return [] if all(_loose(step, release, observed) for step in steps) else steps
+
+
+def _loose(step: Step, release: Release, observed: Observed) -> bool:
+    """Whether a file only differs because another checkout has other paths."""
+    file = release.files.get(step.target)
+    state = observed.units.get(file.loose) if file else None
+    return step.action == "update" and not step.reason and state is not None and state.up
 
 
 def link_steps(release: Release, observed: Observed) -> list[Step]:
@@ -81,15 +88,42 @@ def _at_boot_only(path: str, release: Release, observed: Observed) -> bool:
     return False
 
 
+def left_over(release: Release, observed: Observed) -> list[tuple[int, Unit]]:
+    """Units that interrupted runs may have left running, each with a generation that knows it.
+
+    The generation in force has no such unit, so nothing there tells of its state.
+    """
+    if observed.journal is None or observed.current == observed.journal.source:
+        return []
+    known = observed.manifest.units if observed.manifest else {}
+    found: dict[tuple[str, str], tuple[int, Unit]] = {}
+    for number, record in sorted(observed.left.items(), reverse=True):
+        for service, unit in record.units.items():
+            stays = service in known and not moved(known[service], unit)
+            wanted = release.units.get(service)
+            seen = service in observed.units and wanted is not None and not moved(wanted, unit)
+            if not stays and not seen:
+                found.setdefault((unit.runtime, unit.name), (number, unit))
+    return list(found.values())
+
+
+def left_steps(left: Sequence[tuple[int, Unit]]) -> list[Step]:
+    """What is removed because an interrupted run may have left it."""
+    return [
+        Step("remove", unit.service, f"an interrupted run may have left {unit.runtime} {unit.name}")
+        for _, unit in left
+    ]
+
+
 def unit_steps(
     release: Release, observed: Observed, goal: Goal, reasons: Mapping[str, str]
 ) -> list[Step]:
     """What to remove, replace and start, in this order of services."""
     steps = []
     old = observed.manifest.units if observed.manifest else {}
+    # Whatever was asked for: the new generation does not know it, so nobody would remove it later.
     for service in sorted((observed.units.keys() & old.keys()) - release.units.keys()):
-        if goal.wants(service):
-            steps.append(Step("remove", service, "is not in the machine file any more"))
+        steps.append(Step("remove", service, "is not in the machine file any more"))
     for service, unit in release.units.items():
         if not goal.wants(service):
             continue

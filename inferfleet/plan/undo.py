@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from inferfleet.observe.observed import Observed
@@ -16,7 +16,9 @@ class Undo:
     """back: the generation to return to, 0 for none. old: its units.
 
     Under the generation that failed, remove and stop name services to end; under the old one
-    replace names those that ran before. links: path -> target to make; unlinks: paths.
+    replace names those that ran before. links: path -> target to make; unlinks: paths. forget:
+    paths under .inferbase that go with what was removed; lost: those that go when there is no
+    way back any more.
     """
 
     back: int
@@ -26,6 +28,8 @@ class Undo:
     replace: tuple[str, ...]
     links: Mapping[str, str]
     unlinks: tuple[str, ...]
+    forget: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
 
     def returns(self, plan: Plan) -> bool:
         """Whether there is anything to return to."""
@@ -73,6 +77,7 @@ def way_back(release: Release, observed: Observed, plan: Plan) -> Undo:
     inside = f"{release.root}/current/"
     made = {*plan.targets("link"), *(release.links if journal else ())}
     lost = made | {*plan.targets("unlink"), *(links if journal else ())}
+    ended = [new[service] for service in remove if service in new]
     return Undo(
         back=back,
         old=old,
@@ -81,7 +86,31 @@ def way_back(release: Release, observed: Observed, plan: Plan) -> Undo:
         replace=tuple(s for s in before if s in again),
         links={path: inside + links[path] for path in sorted(lost & links.keys())},
         unlinks=tuple(sorted(made - links.keys())),
+        forget=_traces(ended, old),
+        lost=_lost(release, observed, plan),
     )
+
+
+def _lost(release: Release, observed: Observed, plan: Plan) -> tuple[str, ...]:
+    """What of removed services goes with them; of those that are only stopped, nothing."""
+    known = observed.manifest.units if observed.manifest else {}
+    switched = plan.to != plan.source
+    removed = [observed.left[number].units[service] for number, service in plan.left]
+    if switched:
+        removed += [known[s] for s in plan.targets("remove") if s in known]
+    return _traces(removed, release.units if switched else known)
+
+
+def _traces(removed: Iterable[Unit], staying: Mapping[str, Unit]) -> tuple[str, ...]:
+    """Paths under .inferbase that these units have and those that stay have not."""
+    names = {unit.name for unit in staying.values() if unit.runtime == "process"}
+    found = []
+    for unit in removed:
+        if unit.runtime == "process" and unit.name not in names:
+            found.append(f"run/{unit.name}")
+        if unit.service not in staying:
+            found += [f"{record}/{unit.service}" for record in ("started", "loaded", "restarts")]
+    return _once(found)
 
 
 def _once(names: list[str]) -> tuple[str, ...]:

@@ -2,12 +2,14 @@
 # standard input; prints one record a line, fields separated by tabs.
 #
 # Variables: root, from (the generation in force, or 0), to, back (the generation that a failure
-# returns to, or 0), size (0: generation $to is there already), who, when, what, confirm (yes:
-# a commit proves $to good), keep (how many generations stay), silence (seconds without a word of
+# returns to, or 0), size (0: generation $to is there already), who, when, what, by (the checkouts
+# that the run is from), confirm (yes: a commit proves $to good), keep (how many generations stay), silence (seconds without a word of
 # the operator after which the run is given up); as lists separated by blanks: gone (services to
 # remove), replace, start, room (KiB of memory that must be available before anything is started,
-# 0: whatever there is), and for the way back: back_remove, back_stop, back_replace; as lines
-# path<tab>target: links, unlinks, back_links, back_unlinks.
+# 0: whatever there is), forget (paths under .inferbase that only removed services had), and for
+# the way back: back_remove, back_stop, back_replace, back_forget; as lines path<tab>target: links,
+# unlinks, back_links, back_unlinks; as lines generation<tab>service: left (what an interrupted run
+# may have left running that neither the generation in force nor the new one knows).
 #
 # A lost connection never stops it half way: it goes on to the end of its step, finds no
 # verdict, and leaves the journal for the next run. What is in force is always what the link
@@ -64,7 +66,7 @@ journal() {
     "$who" "$when" "$what" "$back_remove" "$back_stop" "$back_replace")" "${2:-sync}"
 }
 record() {
-  printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$(date +%s)" "$who" "$1" "$back" "$to" "$what" \
+  printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$(date +%s)" "$who" "$1" "$back" "$to" "$what" "$by" \
     >>"$state/history"
 }
 # An atomic link: made beside its place, then renamed over it; never followed.
@@ -129,6 +131,10 @@ control() {
   } 4>&1
   return "${status:-1}"
 }
+# forget PATHS: logs, pid files and records of services that are gone.
+forget() {
+  for path in "$@"; do rm -rf "${state:?}/$path"; done
+}
 
 step prepare
 [ -L "$root" ] && die symlink "$root is a symbolic link"
@@ -145,6 +151,15 @@ in_force "$from" || die moved "$(readlink "$root/current" 2>/dev/null)"
 for path in "$gens"/.new.* "$gens"/.old.* "$root/.current.new" "$root/.current.back"; do
   [ -e "$path" ] || [ -L "$path" ] && rm -rf "$path"
 done
+if [ -n "$left" ]; then
+  step clear
+  # By the generation that started it, which is there no longer than up to the sweep.
+  printf '%s\n' "$left" | (
+    while IFS='	' read -r number service; do
+      control "$gens/$number/control" remove "$service" || exit 1
+    done
+  ) || die left "what an interrupted run has left cannot be removed"
+fi
 sweep "$back"
 
 if [ "$size" -gt 0 ]; then
@@ -205,6 +220,7 @@ if [ -n "$gone" ] && [ "$from" != 0 ]; then
   control "$gens/$from/control" remove $gone || ok=no
 fi
 drop_links "$unlinks"
+[ -z "$unlinks" ] || control "$root/current/control" reload
 # The memory of an engine that has ended may come back late, on unified memory up to a minute.
 available() {
   while read -r key value _; do [ "$key" = MemAvailable: ] && echo "$value"; done </proc/meminfo
@@ -241,6 +257,7 @@ revert() {
   if [ "$good" = yes ]; then
     drop_links "$back_unlinks"
     make_links "$back_links" >/dev/null || good=no
+    [ -z "$back_unlinks$back_links" ] || [ "$back" = 0 ] || control "$root/current/control" reload
     if [ -n "$back_replace" ]; then
       control "$root/current/control" replace $back_replace || good=no
     fi
@@ -254,6 +271,7 @@ while verdict=$(hear); do
     commit)
       step confirm
       record "$what"
+      forget $forget
       # In this order, as rm takes them.
       if [ "$confirm" = yes ]; then set -- "$gens/$to/.unconfirmed"; else set --; fi
       rm -f "$@" "$state/journal" "$root/.current.back"
@@ -267,6 +285,7 @@ while verdict=$(hear); do
     revert) step revert; revert ;;
     reverted)
       record rolled-back
+      forget $back_forget
       # A release that failed is not kept: a later rollback must never land on it.
       sweep "$back"
       rm -f "$state/journal" "$root/.current.back"

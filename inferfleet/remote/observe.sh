@@ -69,8 +69,13 @@ elif [ -e "$root/current" ]; then
   printf 'current\t!\n'
 fi
 for entry in "$state"/generations/*; do
-  [ -f "$entry/.manifest" ] && [ ! -e "$entry/.unconfirmed" ] &&
-    printf 'generation\t%s\n' "${entry##*/}"
+  [ -f "$entry/.manifest" ] || continue
+  [ -e "$entry/.unconfirmed" ] || printf 'generation\t%s\n' "${entry##*/}"
+  # What interrupted runs came from, and went to, may have services that still run.
+  if [ -f "$state/journal" ] && [ ! "$entry" -ef "$root/current/" ]; then
+    [ -e "$entry/.unconfirmed" ] || [ "${entry##*/}" = "$source" ] &&
+      [ -r "$entry/.manifest" ] && printf 'left\t%s\t%s\n' "${entry##*/}" "$(cat "$entry/.manifest")"
+  fi
 done
 
 units_of() {

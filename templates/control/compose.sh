@@ -1,4 +1,4 @@
-# compose: one project, named after the machine, from current/compose.yaml.
+# compose: one project, named after the last part of the root, from current/compose.yaml.
 compose() {
   docker compose --ansi never --progress plain --project-name "$project" \
     --file "$root/current/compose.yaml" "$@"

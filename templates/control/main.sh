@@ -57,13 +57,16 @@ case ${1:-} in
       case " $used" in *" $runtime "*) "${runtime}_state" ;; esac
     done
     ;;
+  # After links of units have gone: systemd knows a unit as long as it has not read them anew.
+  reload) [ ! -d /run/systemd/system ] || systemd_load ;;
   logs)
     runtime=$(unit_field "${2:-}" runtime)
     [ -n "$runtime" ] || { echo "no service ${2:-} here" >&2; exit 64; }
     "${runtime}_logs" "$2" "${3:-100}" "${4:-}"
     ;;
   *)
-    echo "usage: control start|replace|stop|remove|state [SERVICE...] | logs SERVICE [LINES] [follow]" >&2
+    echo "usage: control start|replace|stop|remove|state [SERVICE...] | reload |" \
+      "logs SERVICE [LINES] [follow]" >&2
     exit 64
     ;;
 esac

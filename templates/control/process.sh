@@ -1,11 +1,13 @@
-# process: a supervisor in a session of its own, from current/process/NAME/run.
+# process: a supervisor in a session of its own, by process/NAME/run beside this program: a service
+# that a new generation has no more is ended by the old one.
+process_run() { echo "${0%/*}/process/$(unit_name "$1")/run"; }
 process_each() {
   action=$1
   shift
   for service in "$@"; do
     # Whoever starts it, it sees nothing of his environment, his secrets least of all.
     env -i PATH="$PATH" HOME="${HOME:-/}" ${LANG:+"LANG=$LANG"} ${TMPDIR:+"TMPDIR=$TMPDIR"} \
-      sh "$root/current/process/$(unit_name "$service")/run" "$action" || return 1
+      sh "$(process_run "$service")" "$action" || return 1
   done
 }
 process_start() { process_each start "$@"; }
@@ -19,7 +21,7 @@ process_state() {
     # was started, and there is no need to ask.
     set -- stopped
     if [ -e "$state/run/$name/supervisor" ] || [ -e "$state/run/$name/failed" ]; then
-      set -- $(sh "$root/current/process/$name/run" state </dev/null)
+      set -- $(sh "$(process_run "$service")" state </dev/null)
     fi
     case ${1:-unknown} in
       running) detail="pid ${2:-?}, up $(($(date +%s) - ${3:-0})) s, restarts ${4:-0}" ;;

@@ -13,7 +13,9 @@ systemd_reload() {
       *NeedDaemonReload=yes* | *LoadState=not-found*) stale=yes ;;
     esac
   done
-  [ -n "$stale" ] || return 0
+  [ -z "$stale" ] || systemd_load
+}
+systemd_load() {
   systemctl daemon-reload || return 1
   for service in $(services_of systemd); do
     unit_field "$service" digest >"$state/loaded/$service"
@@ -51,7 +53,10 @@ systemd_stop() {
   for service in "$@"; do
     unit=$(systemd_name "$service")
     rm -f "$systemd_wants/$unit"
-    case $(systemctl show -p LoadState "$unit") in *=not-found*) continue ;; esac
+    # One whose file is gone may run all the same, one that does not run may be unknown.
+    case $(systemctl show -p LoadState -p ActiveState "$unit") in
+      *=not-found*ActiveState=inactive* | *ActiveState=inactive*=not-found*) continue ;;
+    esac
     systemctl stop "$unit" || return 1
     systemctl reset-failed "$unit" 2>/dev/null
   done

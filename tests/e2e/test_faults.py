@@ -541,3 +541,99 @@ def test_cut_while_pushing_a_model(bench: Bench, tmp_path: Path) -> None:
     assert bench.fleet.cli("update-models", "--host", "pushed", "--check").rc == 0
     assert bench.machine.run("pgrep -u ops -f pushed/models").out == ""
     assert "part" not in tree(bench.machine, "/home/ops/pushed")
+
+
+@pytest.mark.parametrize("runtime", ["systemd", "compose"])
+def test_a_service_leaves_the_machine_file(bench: Bench, runtime: str) -> None:
+    """Renamed with a run killed half way, brought back, removed stopped and removed failed."""
+    machine, root, program = bench.machine, f"/opt/{runtime}-leave", "/srv/leave-sleeper"
+    llama_kind = yaml.safe_load((REPOSITORY / "services/llama-cpp.yaml").read_text())
+    image, command = llama_kind["compose"]["image"], ["{program}", "1000"]
+    kind = {
+        "summary": "sleeps", "api": "http", "default-port": 7100,
+        "systemd": {"program": program, "command": command},
+        "compose": {
+            "image": image, "entrypoint": ["sleep"], "command": ["1000"], "port": 7100,
+            "user": "65534:65534", "stop-timeout": "1s",
+        },
+    }  # fmt: skip
+    folder = bench.fleet.overlay / "services"
+    folder.mkdir(exist_ok=True)
+    (folder / "sleeper.yaml").write_text(yaml.safe_dump(kind))
+    machine.write(program, "#!/bin/sh\nexec sleep 1000\n", mode="755")
+
+    def want(*names: str) -> None:
+        more = {"program": program, "restart": {"max": 1, "backoff": "1s"}}
+        services = {
+            name: {"kind": "sleeper", "port": 7100 + i, **(more if runtime == "systemd" else {})}
+            for i, name in enumerate(names)
+        }
+        bench.fleet.machine(
+            "leaving", address=machine.name, root=root, user="admin", sudo=True, runtime=runtime,
+            services=services,
+        )  # fmt: skip
+
+    def up(*names: str) -> None:
+        want(*names)
+        bench.fleet.up("leaving")
+
+    def runs(name: str) -> bool:
+        unit = f"{runtime}-leave-{name}"
+        asked = f"systemctl is-active {unit}" if runtime == "systemd" else f"docker top {unit}"
+        return machine.run(asked).rc == 0
+
+    def gone(name: str) -> None:
+        state = f"{root}/.inferbase"
+        found = machine.check(
+            f"find {state} -name {name} -not -path '{state}/generations/*'; "
+            f"ls /etc/systemd/system/*/*-leave-{name}.service "
+            f"/etc/systemd/system/*-leave-{name}.service 2>/dev/null; "
+            f"docker ps -aq --filter name=leave-{name}; "
+            f"systemctl show -p LoadState -p ActiveState --value {runtime}-leave-{name}.service"
+        )
+        assert sorted(found.split()) == ["inactive", "not-found"], found
+
+    def settled() -> None:
+        plan = bench.fleet.cli("plan", "--host", "leaving")
+        assert (plan.rc, "nothing to change" in plan.out) == (0, True), plan
+        assert runs("stays")
+
+    up("old", "stays")
+    want("new", "stays")
+    words = '*" stop "*old*' if runtime == "systemd" else '*" stop "*'
+    gate = Gate(machine, "systemctl" if runtime == "systemd" else "docker", words)
+    run = bench.fleet.begin("up", "--host", "leaving", "--yes")
+    gate.reached()
+    machine.check(
+        f"pid=$(readlink {root}/.inferbase/lock); pkill -KILL -s $(ps -o sid= -p ${{pid%%|*}})"
+    )
+    assert run.ended().rc == 1
+    gate.open()
+    assert runs("old")
+    assert "wholly new" in bench.fleet.cli("plan", "--host", "leaving").out
+    bench.fleet.up("leaving")
+    assert runs("new")
+    gone("old")
+    settled()
+
+    back = bench.fleet.cli("rollback", "--host", "leaving", "--yes")
+    assert back.rc == 0, back
+    assert runs("old")
+    gone("new")
+
+    machine.check(f"sh {root}/current/control stop old")
+    up("bad", "stays")
+    gone("old")
+    settled()
+    if runtime == "systemd":
+        machine.write(program, "#!/bin/sh\nexit 3\n", mode="755")
+        machine.run("systemctl restart systemd-leave-bad")
+        failed = "systemctl is-failed -q systemd-leave-bad"
+        machine.check(f"timeout 20 sh -c 'until {failed}; do sleep 0.2; done'")
+        machine.write(program, "#!/bin/sh\nexec sleep 1000\n", mode="755")
+    else:
+        machine.check("docker kill compose-leave-bad")
+    up("stays")
+    gone("bad")
+    settled()
+    assert bench.fleet.cli("down", "--host", "leaving", "--yes").rc == 0

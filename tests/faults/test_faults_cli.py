@@ -193,3 +193,96 @@ class CommandLines:
                 self.count += 1
                 if CANARY.encode() in line:
                     self.bad.append(line)
+
+
+def test_restart_restarts_what_is_in_force(box: FleetBox) -> None:
+    """Like `docker compose restart`: what the files say by now waits for `up`."""
+    before = box.observed().units["echo"].detail.split(",")[0]
+    box.serve("two")
+    done = box.invoke("restart", *AT, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)[0]["generation"] == 1
+    assert "~ replace echo  (was asked to restart)" in done.stderr
+    assert "changes of the files wait for `invoke up`" in done.stderr
+    assert (box.says(), box.kept()) == ("one", [1])
+    assert box.observed().units["echo"].detail.split(",")[0] != before
+    box.serve("extra", "new", port=box.port + 1)
+    refused = box.invoke("restart", *AT, "--service", "new")
+    assert refused.returncode == 1
+    assert "new is not in force on box" in refused.stderr
+    assert box.invoke("plan", *AT).returncode == 2
+
+
+def test_restart_where_nothing_is_in_force(empty: FleetBox) -> None:
+    refused = empty.invoke("restart", *AT)
+    assert (refused.returncode, refused.stdout.split()[-1]) == (1, "box")
+    assert "error: nothing is in force on box\nhint: `invoke up` starts services" in refused.stderr
+
+
+def test_several_machines_are_summed_up_and_errors_name_them(empty: FleetBox) -> None:
+    away = {"address": "127.0.0.1", "port": 1, "user": "nobody", "services": {}}
+    (empty.overlay / "inventory" / "away.yaml").write_text(json.dumps(away))
+    at = (*AT, "--host", "away")
+    plan = empty.invoke("plan", *at)
+    assert plan.returncode == 1
+    assert "Plan: 2 files, 1 service to start." in plan.stdout
+    table = plan.stdout[plan.stdout.index("MACHINE") :].splitlines()
+    assert table[0] == "MACHINE  RESULT   FETCH  FILES  START  RESTART  STOP  DETAIL"
+    assert table[1].split() == ["box", "changes", "0", "2", "1", "0", "0"]
+    assert table[2].split()[:2] == ["away", "failed"]
+    errors = [line for line in plan.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "away" in errors[0]
+
+    data = json.loads(empty.invoke("plan", *at, "--format", "json").stdout)
+    assert data[0]["counts"]["files"] == 2
+    assert sorted(data[1]["error"]) == ["code", "hint", "what", "where"]
+
+    status = empty.invoke("status", *at)
+    assert status.returncode == 1
+    rows = [line.split()[:3] for line in status.stdout.splitlines()]
+    assert ["away", "-", "unreachable"] in rows
+
+
+def test_only_the_secrets_that_are_needed_are_asked_for(empty: FleetBox) -> None:
+    empty.machine["secrets"] = {"HF_TOKEN": {"env": "NOT_SET_HERE"}, "TOKEN": {"env": "KEY_HERE"}}
+    empty.serve("one", secrets=["TOKEN"])
+    refused = empty.invoke("plan", *AT)
+    assert refused.returncode == 1
+    words = "error: box: secret TOKEN: the environment variable KEY_HERE is not set\nhint: run: "
+    assert words in refused.stderr
+    assert "HF_TOKEN" not in refused.stderr
+    key = {"KEY_HERE": "canary-17aa"}
+    assert empty.invoke("plan", *AT, env=key).returncode == 2
+    out = str(empty.root.parent / "out")
+    rendered = empty.invoke("render", *AT, "--out", out, env=key)
+    assert rendered.returncode == 0, rendered.stderr
+    row = empty.invoke("up", *AT, "--format", "json")
+    assert json.loads(row.stdout)[0]["detail"].startswith("secret TOKEN: the environment")
+
+
+def test_a_tunnel_to_this_machine_says_so_and_ends(box: FleetBox) -> None:
+    done = box.invoke("tunnel", *AT)
+    assert done.returncode == 0, done.stderr
+    assert f"http://127.0.0.1:{box.port}/v1" in done.stdout
+    assert "there is nothing to forward" in done.stderr
+    wrong = box.invoke("tunnel", *AT, "--seconds", "soon")
+    assert wrong.returncode == 64
+    assert "tunnel: --seconds soon: is not a span of time" in wrong.stderr
+
+
+def test_nothing_to_show_is_said(empty: FleetBox) -> None:
+    empty.services.clear()
+    empty.write()
+    for task, words in {
+        "models.list": "no models",
+        "models.prune": "nothing to remove",
+        "hostprep.check": "no hostprep in the machine file",
+        "status": "no services",
+    }.items():
+        done = empty.invoke(task, *AT)
+        assert (done.returncode, done.stdout) == (0, ""), (task, done)
+        assert words in done.stderr
+    up = empty.invoke("up", *AT)
+    assert up.returncode == 0, up.stderr
+    assert "stop:" not in up.stderr
