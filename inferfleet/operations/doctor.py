@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
 
+from inferfleet.paths import PACKAGE, mounts
 from inferfleet.remote import program
 from inferfleet.run.session import Session
 
@@ -31,7 +32,7 @@ def check_here() -> list[Finding]:
     """The operator's side; needs no connection."""
     here = "(here)"
     version = ".".join(map(str, sys.version_info[:3]))
-    found = [Finding(here, "python", PASS, version)]
+    found = [Finding(here, "python", PASS, version), _engine(here, Path.cwd())]
     engine = util.find_spec("xllamacpp") is not None
     found.append(
         Finding(here, "xllamacpp", PASS, "installed")
@@ -57,6 +58,16 @@ def check_here() -> list[Finding]:
         )
     )  # fmt: skip
     return found
+
+
+def _engine(here: str, folder: Path) -> Finding:
+    """Whether the engine that runs is the one that the folder's project has mounted."""
+    detail = str(PACKAGE.parent)
+    for mount in mounts(folder):
+        if mount != PACKAGE.parent:
+            what = f"{detail}, but this project mounts {mount}"
+            return Finding(here, "engine", FAIL, what, f"pip install -e {mount}")
+    return Finding(here, "engine", PASS, detail)
 
 
 def check_machine(session: Session) -> list[Finding]:

@@ -54,6 +54,15 @@ class Draft:
     release: Release
     secret_files: Mapping[str, SecretFile]
 
+    @property
+    def used(self) -> frozenset[str]:
+        """The secrets that its files hold or its services are asked with; others are for models."""
+        lines = [line for file in self.secret_files.values() for line in file.lines]
+        keys = [unit.probe.key for unit in self.release.units.values() if unit.probe]
+        return frozenset(name for line in lines for name in line.names if name) | {
+            key for key in keys if key
+        }
+
 
 def fill(draft: Draft, secrets: Mapping[str, Secret]) -> Release:
     """The release with its secrets in place.

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from inferfleet.errors import FleetError
+from inferfleet.release.provenance import Provenance, parse
 from inferfleet.release.release import Counters, Probe, Release, Unit
 
 FORMAT = 1
@@ -17,7 +18,8 @@ FORMAT = 1
 class Manifest:
     """The part of a release that cannot be read back from its files.
 
-    files: path -> (sha256, mode, secret); links and units as in Release.
+    files: path -> (sha256, mode, secret); links and units as in Release. by: who applied it and
+    from where, None when nothing says so.
     """
 
     digest: str
@@ -25,12 +27,15 @@ class Manifest:
     files: Mapping[str, tuple[str, int, bool]]
     links: Mapping[str, str]
     units: Mapping[str, Unit]
+    by: Provenance | None = None
 
 
 def dump_manifest(release: Release) -> str:
     """One line of JSON; file contents appear as sha256 only."""
+    by = {"by": release.by.data()} if release.by else {}
     return json.dumps(
         {
+            **by,
             "format": FORMAT,
             "digest": release.digest,
             "root": release.root,
@@ -56,7 +61,8 @@ def load_manifest(text: str, place: str) -> Manifest:
             raise ValueError(f"format {data['format']}")
         units = {name: _unit(fields) for name, fields in data["units"].items()}
         files = {path: (str(s), int(m), bool(x)) for path, (s, m, x) in data["files"].items()}
-        return Manifest(data["digest"], data["root"], files, data["links"], units)
+        by = parse(data.get("by"))
+        return Manifest(data["digest"], data["root"], files, data["links"], units, by)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FleetError(
             f"{place} is damaged or of another version ({type(error).__name__}: {error})",

@@ -9,19 +9,22 @@ from functools import cached_property
 
 from inferfleet.models.need import ModelNeed
 from inferfleet.release.failure import Failure
+from inferfleet.release.provenance import Provenance
 
 
 @dataclass(frozen=True)
 class File:
     """A file of a release. secret: its content is never shown, in diffs only as changed.
 
-    known_sha256 stands for a content that stayed on the machine and was not read.
+    known_sha256 stands for a content that stayed on the machine and was not read. loose: the
+    service that a difference in this file alone is no reason to touch while it runs.
     """
 
     content: bytes = field(repr=False)
     mode: int = 0o644
     secret: bool = False
     known_sha256: str | None = None
+    loose: str = ""
 
     @cached_property
     def sha256(self) -> str:
@@ -105,6 +108,7 @@ class Release:
     models: what the units need to be there before they start (ollama: models: after).
     failures: by service, what lines of its log say why it does not start; not part of it.
     notices: by service, what its kind has everybody told who starts it; not part of it.
+    by: who applies it and from where; not part of it.
     """
 
     machine: str
@@ -116,6 +120,7 @@ class Release:
     models: tuple[ModelNeed, ...]
     failures: Mapping[str, tuple[Failure, ...]] = field(default_factory=dict)
     notices: Mapping[str, str] = field(default_factory=dict)
+    by: Provenance | None = None
 
     @cached_property
     def digest(self) -> str:

@@ -13,6 +13,7 @@ from inferfleet.release.release import File, Release
 
 # Which files of the folder are ours: path -> sha256 of what was, or is being, written.
 LIST = ".inferbase-files.json"
+IGNORE = File(b"*\n")
 
 
 def bring_up_to_date(folder: Path, files: Mapping[str, str]) -> list[str]:
@@ -30,17 +31,21 @@ def bring_up_to_date(folder: Path, files: Mapping[str, str]) -> list[str]:
 def write_release(release: Release, out: Path) -> list[Path]:
     """Write every file of the release below out and return the paths, in order.
 
-    What an earlier call wrote is replaced, or removed when it is no longer part of the
-    release. Raises FleetError before anything is written when a file there is not ours, was
-    changed by hand, or is reached through a link.
+    Out is for its owner alone, and git ignores it, because some files hold secrets. What an
+    earlier call wrote is replaced, or removed when it is no longer part of the release. Raises
+    FleetError before anything is written when a file there is not ours, was changed by hand, or is
+    reached through a link.
     """
     ours = _read_list(out)
-    content = {**release.files, ".units": own_files(release)[".units"]}
+    content = {**release.files, ".units": own_files(release)[".units"], ".gitignore": IGNORE}
     if release.links:
         content["LINKS"] = _links(release)
     for path in {*content, *ours}:
         _check(out, path, ours.get(path))
     new = {path: [file.sha256] for path, file in content.items()}
+    # Mode before content.
+    out.mkdir(parents=True, exist_ok=True)
+    out.chmod(0o700)
     # Both old and new, so that an interrupted call does not disown its files.
     _put_list(out, {path: ours.get(path, []) + new.get(path, []) for path in {*ours, *new}})
     for path in ours.keys() - new.keys():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +12,10 @@ from inferfleet.errors import FleetError
 from inferfleet.hosts.connect import open_host
 from inferfleet.hosts.early import Early
 from inferfleet.release.draft import fill
+from inferfleet.release.provenance import Provenance
 from inferfleet.release.release import Release
 from inferfleet.run.session import Session
-from inferfleet.secrets import Redactor, Secret, resolve
+from inferfleet.secrets import Redactor, Secret, Vault
 
 if TYPE_CHECKING:
     from inferfleet.hostprep.setting import Ground
@@ -40,7 +40,8 @@ class Run:
         from inferfleet.run.select import select_machines, select_services
         from inferfleet.run.snapshot import Snapshot
 
-        self._snapshot = Snapshot(find_roots(overlay))
+        self._roots = find_roots(overlay)
+        self._snapshot = Snapshot(self._roots)
         listing = self._snapshot.listing
         self.machines = select_machines(listing, list(hosts), list(groups))
         self.services: dict[str, frozenset[str] | None] = {}
@@ -64,6 +65,7 @@ class Run:
         self._password: str | None = None
         self._asking = threading.RLock()
         self._early: Early | None = None
+        self._origins: dict[bool, Provenance] = {}
 
     @property
     def fleet(self) -> Fleet:
@@ -80,21 +82,21 @@ class Run:
             return self._snapshot.grounds([name])[name]
 
     def secrets(self, name: str, lenient: bool = False) -> Mapping[str, Secret]:
-        """The machine's secrets; lenient leaves out those that cannot be had now."""
-        origins = self.brief(name).origins
-        found: dict[str, Secret] = {}
-        if not lenient:
-            found = resolve(origins)
-        for key in origins if lenient else ():
-            with suppress(FleetError):
-                found |= resolve(origins, [key])
-        self._hide(found.values())
-        return found
+        """The machine's secrets; those that its release needs are fetched now, others when they
+        are asked for. lenient leaves out those that cannot be had."""
+        known = self.brief(name)
+        vault = Vault(known.origins, self._hide, lenient)
+        try:
+            vault.fetch(sorted(known.draft.used))
+        except FleetError as error:
+            raise error.of(name) from None
+        return vault
 
     def release(self, name: str, secrets: Mapping[str, Secret]) -> Release:
         """Everything rendered for one machine; secrets that are missing render as empty."""
-        missing = {key: Secret("") for key in self.brief(name).origins if key not in secrets}
-        return fill(self.brief(name).draft, {**missing, **secrets})
+        known = self.brief(name)
+        needed = known.draft.used & known.origins.keys()
+        return fill(known.draft, {key: secrets.get(key, Secret("")) for key in needed})
 
     def session(self, name: str, lenient: bool = False) -> Session:
         """A session with one machine; lenient is for tasks that only look or stop."""
@@ -102,7 +104,8 @@ class Run:
         known, secrets = self.brief(name), self.secrets(name, lenient)
         release = self.release(name, secrets)
         host = open_host(name, known.reach, self.sudo_password, early)
-        unknown = tuple(sorted(known.origins.keys() - secrets.keys()))
+        needed = known.draft.used & known.origins.keys()
+        unknown = tuple(sorted(key for key in needed if key not in secrets))
         return Session(
             host,
             release,
@@ -112,6 +115,7 @@ class Run:
             unknown,
             known.footings,
             known.budget,
+            self.origin,
         )
 
     def early(self) -> Early:
@@ -122,6 +126,16 @@ class Run:
                 self._early = Early(self._snapshot.folder, remote)
                 self._early.begin()
             return self._early
+
+    def origin(self, applying: bool) -> Provenance:
+        """Whose run this is and from which checkouts, with their changes when applying."""
+        from inferfleet.apply.apply import operator
+        from inferfleet.run.checkout import provenance
+
+        with self._asking:
+            if applying not in self._origins:
+                self._origins[applying] = provenance(self._roots, operator(), dirty=applying)
+            return self._origins[applying]
 
     def redact(self, text: str) -> str:
         """The text without any secret that this run has seen."""

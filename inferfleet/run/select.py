@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from inferfleet.errors import USAGE, FleetError, FleetErrors
-from inferfleet.names import nearest
+from inferfleet.names import EVERY_MACHINE, nearest
 
 DEFAULT_MACHINE = "local"
 
@@ -24,18 +24,26 @@ def select_machines(
 ) -> list[str]:
     """Machines in the order they were asked for, each once; [local] when nothing was.
 
-    Members of a group come in the order of their names. Raises FleetErrors (code USAGE) with
-    every unknown name.
+    "all" stands for every machine; its machines and those of a group come in the order of their
+    names. Raises FleetErrors (code USAGE) with every unknown name.
     """
     members: dict[str, list[str]] = {}
     for name, machine in sorted(listing.items()):
         for group in machine.groups:
             members.setdefault(group, []).append(name)
-    asked = list(hosts) if hosts or groups else [DEFAULT_MACHINE]
-    _refuse_unknown("host", asked, listing)
+    asked = every(hosts, listing) if hosts or groups else [DEFAULT_MACHINE]
+    _refuse_unknown("machine", asked, listing)
     _refuse_unknown("group", groups, members)
     chosen = asked + [name for group in groups for name in members[group]]
     return list(dict.fromkeys(chosen))
+
+
+def every(hosts: Sequence[str], known: Iterable[str]) -> list[str]:
+    """The names asked for, with those of all known machines in place of "all"."""
+    found: list[str] = []
+    for name in hosts:
+        found += sorted(known) if name == EVERY_MACHINE else [name]
+    return found
 
 
 def select_services(machine: Listed, names: Sequence[str]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from inferfleet.models.observe import observe_script as models_script
 from inferfleet.models.progress import Progress
 from inferfleet.observe.observed import Observed, parse_observed
 from inferfleet.plan.plan import Goal, Plan, down_plan, make_plan
+from inferfleet.release.provenance import Provenance
 from inferfleet.release.release import Release, Unit
 from inferfleet.remote import program
 from inferfleet.secrets import Secret
@@ -22,6 +23,7 @@ from inferfleet.secrets import Secret
 if TYPE_CHECKING:
     from inferfleet.apply.apply import Outcome
     from inferfleet.plan.footing import Footing
+    from inferfleet.run.sharing import Sharing
 
 OBSERVE_SECONDS = 120.0
 
@@ -54,12 +56,14 @@ class Session:
         unknown: tuple[str, ...] = (),
         footings: Mapping[str, Footing] | None = None,
         budget: Mapping[str, Any] | None = None,
+        origin: Callable[[bool], Provenance] | None = None,
     ) -> None:
         """unknown: secrets that could not be had; the release is made without them. footings:
-        what services need of the ground under them; budget: of the machine's memory."""
+        what services need of the ground under them; budget: of the machine's memory. origin:
+        whose run it is and from which checkouts; told to look for changes there when applying."""
         self.host, self.release, self.sudo, self.secrets = host, release, sudo, secrets
         self.modelfiles, self.unknown, self.footings = modelfiles, unknown, footings or {}
-        self.budget = budget or {}
+        self.budget, self.origin = budget or {}, origin
 
     def observe(
         self, release: Release | None = None, gpus: bool = False, space: str = ""
@@ -102,10 +106,39 @@ class Session:
         planned = self._detailed(release, observed, plan, goal, forced=True)
         return replace(planned, upload=False, plan=replace(planned.plan, to=to))
 
+    def plan_restart(self, services: frozenset[str] | None) -> Planned:
+        """Restart what is in force, whatever the files say by now.
+
+        Raises FleetError when nothing is in force, or nothing of these services.
+        """
+        from inferfleet.apply.generations import read_generation
+
+        observed = self.observe()
+        if not observed.current:
+            what = f"nothing is in force on {self.host.name}"
+            raise FleetError(what, "`invoke up` starts services")
+        kept = read_generation(self.host, self.release, observed.current, self.sudo)
+        release = replace(kept, failures=self.release.failures, notices=self.release.notices)
+        if services is not None and not services & release.units.keys():
+            what = f"{', '.join(sorted(services))} is not in force on {self.host.name}"
+            raise FleetError(what, "`invoke up` starts it")
+        waiting = make_plan(self.release, observed, Goal(start=False))
+        if release.links != self.release.links:
+            observed = self.observe(release)
+        goal = Goal(True, services, restart=True)
+        # What is in force and not in the files has no claim on memory that could be told.
+        forced = not release.units.keys() <= self.release.units.keys()
+        plan = make_plan(release, observed, goal)
+        planned = self._detailed(release, observed, plan, goal, forced)
+        if self.unknown or not waiting.changed_files:
+            return planned
+        note = "restarted as it is in force: changes of the files wait for `invoke up`"
+        return replace(planned, plan=replace(planned.plan, notes=(*planned.plan.notes, note)))
+
     def plan_down(self, services: frozenset[str] | None) -> Planned:
         """Stop and remove what runs; nothing is written but the lock and the history."""
         observed = self.observe()
-        plan = down_plan(self.host.name, observed, services)
+        plan = down_plan(self.release, observed, services)
         return Planned(self, self.release, observed, plan, upload=False)
 
     def _detailed(
@@ -133,25 +166,39 @@ class Session:
         whole = with_details(again, details, observed, size)
         acting = acting_services(release, whole)
         problems, notes = footing_problems(release, self.footings, acting, details.missing)
-        whole = replace(whole, problems=(*whole.problems, *problems), notes=(*whole.notes, *notes))
+        told = (*self._elsewhere(observed), *whole.notes, *notes)
+        whole = replace(whole, problems=(*whole.problems, *problems), notes=told)
         if acting and self.budget and not forced:
             from inferfleet.capacity.admission.admit import admit
 
             whole = admit(self, observed, whole, goal)
         return Planned(self, release, observed, whole, details.contents)
 
-    def apply(self, planned: Planned, what: str, listener: Listener) -> Outcome:
-        """Fetch what is missing, then the transaction; raises the plan's first problem if any."""
+    def _elsewhere(self, observed: Observed) -> tuple[str, ...]:
+        """Who applied last, where that was from another checkout than this one."""
+        last = observed.manifest.by if observed.manifest else None
+        if last is None or self.origin is None or not last.elsewhere(self.origin(False)):
+            return ()
+        return (f"last applied by {last.who} from {last}",)
+
+    def apply(
+        self, planned: Planned, what: str, listener: Listener, sharing: Sharing | None = None
+    ) -> Outcome:
+        """Fetch what is missing, then the transaction; raises the plan's first problem if any.
+
+        sharing: with the other machines of the run, whose models can be copied.
+        """
         from inferfleet.apply.apply import Outcome, apply
 
         for problem in planned.plan.problems:
             raise problem
         if planned.plan.empty:
             return Outcome(self.host.name)
-        self.fetch(planned.plan, listener)
+        self.fetch(planned.plan, listener, sharing)
+        by = self.origin(True) if self.origin else None
         return apply(
             self.host,
-            planned.release,
+            replace(planned.release, by=by),
             planned.observed,
             planned.plan,
             what=what,
@@ -162,17 +209,15 @@ class Session:
             before_ready=lambda units: self._served_models(units, listener),
         )
 
-    def fetch(self, plan: Plan, listener: Listener) -> None:
+    def fetch(self, plan: Plan, listener: Listener, sharing: Sharing | None = None) -> None:
         """Bring the models that are missing; nothing else changes."""
         if not plan.fetch:
             return
-        from inferfleet.models.transfer.fetch import ensure
+        from inferfleet.run.sharing import Sharing
 
+        sharing = sharing or Sharing({}, {})
         for need in plan.fetch:
-            ensure(
-                self.host, need, progress=FetchProgress(self.host.name, listener, need),
-                secrets=self.secrets, sudo=self.sudo, root=self.release.root,
-            )  # fmt: skip
+            sharing.bring(self, need, FetchProgress(self.host.name, listener, need))
 
     def ensure_served(self, need: ModelNeed, progress: Progress, update: bool = False) -> bool:
         """Make the running Ollama of a service have its model; True when something changed."""
@@ -194,7 +239,7 @@ class Session:
                 try:
                     self.ensure_served(need, FetchProgress(self.host.name, listener, need))
                 except FleetError as error:
-                    return str(error)
+                    return error.line
         return ""
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from invoke.collection import Collection
 from invoke.context import Context
 
-from inferfleet.errors import OK, FleetError
+from inferfleet.errors import OK, USAGE, FleetError, FleetErrors
 from inferfleet.tasks.edge import overlay, verb
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @verb(name="list")
 def list_(c: Context, format: str = "table") -> int:
-    """List the machines of the inventory."""
+    """List the machines of the inventory, each with the files it was laid together from."""
     from inferfleet.show import output
 
     fleet = _fleet(c)
@@ -29,51 +29,74 @@ def list_(c: Context, format: str = "table") -> int:
             "hardware": machine.hardware,
             "groups": list(machine.groups),
             "services": list(machine.services),
+            "files": list(fleet.sources.get(name, ())),
             "summary": machine.summary,
         }
         for name, machine in sorted(fleet.machines.items())
     ]
-    output(rows, ["machine", "address", "hardware", "groups", "services", "summary"], format)
+    columns = ["machine", "address", "hardware", "groups", "services", "files", "summary"]
+    output(rows, columns, format)
     return OK
 
 
-@verb()
+@verb(help={"sources": "say behind each value where it stands"})
 def show(
     c: Context,
     host: Sequence[str] | None = None,
     group: Sequence[str] | None = None,
+    sources: bool = False,
     format: str = "table",
 ) -> int:
-    """Show machines with everything merged: overlay, defaults, kinds."""
+    """Print what holds: machine files laid together, with what their kinds and we add to them."""
     import sys
 
-    import yaml
-
-    from inferfleet.run.run import Run
+    from inferfleet.load.load import load
+    from inferfleet.load.written import written
+    from inferfleet.operations.effective import effective, hardware_line, place, places
+    from inferfleet.paths import find_roots
+    from inferfleet.run.select import Listed, select_machines
     from inferfleet.show import data
 
-    run = Run(overlay(c), host or (), group or ())
-    found = {
-        name: run.fleet.machines[name].model_dump(mode="json", by_alias=True, exclude_defaults=True)
-        for name in run.machines
+    loaded = load(find_roots(overlay(c)))
+    if loaded.errors:
+        raise FleetErrors(loaded.errors)
+    listing = {
+        name: Listed(tuple(machine.groups), tuple(machine.services))
+        for name, machine in loaded.fleet.machines.items()
     }
+    chosen = select_machines(listing, list(host or ()), list(group or ()))
+    found = {name: effective(loaded, name) for name in chosen}
     if format == "json":
-        data(found)
-    else:
-        yaml.safe_dump(found, sys.stdout, sort_keys=False, width=100)
+        data({name: places(node) if sources else node.plain() for name, node in found.items()})
+        return OK
+    for name, node in found.items():
+        sys.stdout.write(f"{name}:  # {', '.join(loaded.sources['machine', name])}\n")
+        if known := hardware_line(loaded, name):
+            sys.stdout.write(f"  # {loaded.fleet.machines[name].hardware}: {known}\n")
+        for line in written(node, place if sources else lambda _: "", 1):
+            sys.stdout.write(f"{line}\n")
     return OK
 
 
 @verb()
-def validate(c: Context) -> int:
+def validate(c: Context, format: str = "table") -> int:
     """Check every file; all mistakes at once, exit 64 if there are any."""
-    from inferfleet.show import say
+    from inferfleet.load.load import load
+    from inferfleet.operations.notes import rendered_notes
+    from inferfleet.paths import find_roots
+    from inferfleet.show import data, say
 
-    fleet = _fleet(c)
-    for name, machine in sorted(fleet.machines.items()):
-        for service, entry in machine.services.items():
-            if notice := fleet.kinds[entry.kind].notice:
-                say(f"note: {name}: {service}: {notice}")
+    loaded = load(find_roots(overlay(c)))
+    fleet = loaded.fleet
+    notes, errors = ([], loaded.errors) if loaded.errors else rendered_notes(fleet)
+    if format == "json":
+        told = [error.data for error in FleetErrors(errors).errors] if errors else []
+        data({"errors": told, "notes": notes})
+        return USAGE if errors else OK
+    if errors:
+        raise FleetErrors(errors)
+    for note in notes:
+        say(f"note: {note['machine']}: {note['service']}: {note['note']}")
     say(
         f"{len(fleet.machines)} machines, {len(fleet.kinds)} service kinds, "
         f"{len(fleet.hardware)} hardware models: no mistakes"
@@ -113,10 +136,11 @@ def probe(
     import sys
 
     from inferfleet.operations.probe import machine_file, probe_host
+    from inferfleet.run.select import every
     from inferfleet.show import data, say
 
     fleet = _fleet(c)
-    facts = [probe_host(fleet, name) for name in host or ["local"]]
+    facts = [probe_host(fleet, name) for name in every(host or ["local"], fleet.machines)]
     if format == "json":
         data(facts)
         return OK

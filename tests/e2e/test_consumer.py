@@ -29,13 +29,13 @@ TINY = {
     "summary": "the embedded server under a name of the consumer's",
     "api": "openai",
     "default-port": 18080,
-    "model-required": True,
+    "model": {"required": True},
     "health": {"path": "/health", "loading": [503]},
     "probe": "openai-chat",
     "process": {
         "command": ["{program}", ["--model", "{model}"]],
         "embedded": [
-            ["{python}", "-P", "{embedded}", "--die-with-parent"],
+            ["{embedded}", "--die-with-parent"],
             ["--model", "{model}"],
             ["--alias", "{served-name}"],
             ["--host", "{bind}", "--port", "{port}"],

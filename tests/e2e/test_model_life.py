@@ -175,6 +175,29 @@ def test_one_download_for_a_site_and_a_copy_from_machine_to_machine(site: Site, 
     assert "smol.gguf: expected" in state(checked, m2)["detail"]
 
 
+def test_up_fetches_once_for_a_site(site: Site, gguf: Path) -> None:
+    m1, m2 = site.m1, site.m2
+    data = gguf.read_bytes()
+    site.publish(data)
+    done = site.both("up", "--service", "llama")
+    assert done.rc == 0, done
+    assert site.downloads(data) == 1
+    assert f"waits for {m1.name}" in done.err or f"waits for {m2.name}" in done.err
+    for machine in (m1, m2):
+        assert site.held(machine) == hashlib.sha256(data).hexdigest()
+        assert "Paris" in ask(machine, site.port)
+        assert left_behind(machine) == ""
+    assert site.both("plan", "--service", "llama").rc == 0
+
+    # One that has the model gives it to one that has lost it.
+    m2.check(f"docker rm -f {site.container} && rm -rf {site.models}")
+    again = site.both("up", "--service", "llama")
+    assert again.rc == 0, again
+    assert site.downloads(data) == 1
+    assert site.held(m2) == hashlib.sha256(data).hexdigest()
+    assert site.both("down").rc == 0
+
+
 def test_machines_that_cannot_reach_each_other_copy_through_here(site: Site) -> None:
     m1, m2 = site.m1, site.m2
     site.publish(SMALL)

@@ -28,6 +28,8 @@ FLEET = {
         (["spark-2", "rtx", "spark-2"], [], ["spark-2", "rtx"]),
         ([], ["spark"], ["spark-1", "spark-2"]),
         (["spark-2"], ["gpu", "spark"], ["spark-2", "rtx", "spark-1"]),
+        (["all"], [], ["local", "rtx", "spark-1", "spark-2"]),
+        (["spark-2", "all"], ["gpu"], ["spark-2", "local", "rtx", "spark-1"]),
     ],
 )
 def test_machines(hosts: list[str], groups: list[str], chosen: list[str]) -> None:
@@ -41,11 +43,11 @@ def test_machines(hosts: list[str], groups: list[str], chosen: list[str]) -> Non
             ["spark1"],
             [],
             (
-                "there is no host spark1\n"
-                "hint: did you mean spark-1? hosts: local, rtx, spark-1, spark-2"
+                "there is no machine spark1\n"
+                "hint: did you mean spark-1? machines: local, rtx, spark-1, spark-2"
             ),
         ),
-        (["xyz"], [], "there is no host xyz\nhint: hosts: local, rtx, spark-1, spark-2"),
+        (["xyz"], [], "there is no machine xyz\nhint: machines: local, rtx, spark-1, spark-2"),
         ([], ["sparks"], "there is no group sparks\nhint: did you mean spark? groups: gpu, spark"),
     ],
 )
@@ -60,8 +62,8 @@ def test_all_unknown_names_are_reported_once_each() -> None:
     with pytest.raises(FleetErrors) as caught:
         select_machines(FLEET, ["a", "b", "a"], [])
     assert [error.what for error in caught.value.errors] == [
-        "there is no host a",
-        "there is no host b",
+        "there is no machine a",
+        "there is no machine b",
     ]
 
 
