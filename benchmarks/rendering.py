@@ -62,6 +62,7 @@ def _machine(number: int) -> dict[str, Any]:
                 "kind": "ollama",
                 "model": "ollama:qwen3:8b",
                 "port": 11434,
+                "served-name": "brief",
                 "modelfile": {"parameters": {"num_ctx": 8192}, "system": "Be brief."},
             },
             "page": {"kind": "open-webui", "port": 3000},

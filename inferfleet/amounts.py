@@ -6,7 +6,8 @@ import re
 
 # The kernel's own upper bound (NR_CPUS on x86_64 and arm64 is at most 8192).
 MAX_CPUS = 8192
-_SIZE = re.compile(r"([0-9]{1,15})([kmgt]?)(?:i?b)?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,15})([kmgt]?)(?:ib)?", re.IGNORECASE)
+_AMBIGUOUS = re.compile(r"[0-9]{1,15}[kmgt]b", re.IGNORECASE)
 _SPAN = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(s|m|h|)")
 _SPAN_FACTOR = {"": 1, "s": 1, "m": 60, "h": 3600}
 _SIZE_FACTOR = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -18,6 +19,8 @@ def parse_size(value: object) -> int:
         return value
     if isinstance(value, str) and (match := _SIZE.fullmatch(value)):
         return int(match[1]) * _SIZE_FACTOR[match[2].lower()]
+    if isinstance(value, str) and _AMBIGUOUS.fullmatch(value):
+        raise ValueError(f"is 1000 or 1024 for each step; write {value[:-1]}, which is 1024 here")
     raise ValueError("is not a size; write a number with K, M, G or T, such as 96G")
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from dataclasses import dataclass
+from typing import Any
 
 OK = 0
 FAILED = 1
@@ -34,7 +37,10 @@ class FleetError(Exception):
     hint: what to do about it, or "".
     where: the place in a file, if there is one.
     code: the process exit code this error stands for.
+    machine: whose error it is, "" for that of the whole run; text names it, `what` need not.
     """
+
+    machine = ""
 
     def __init__(
         self, what: str, hint: str = "", where: Where | None = None, code: int = FAILED
@@ -47,7 +53,31 @@ class FleetError(Exception):
 
     def __str__(self) -> str:
         head = f"{self.where}: {self.what}" if self.where else self.what
+        if self.machine and not re.search(rf"(?<![\w.-]){re.escape(self.machine)}(?![\w-])", head):
+            head = f"{self.machine}: {head}"
         return f"{head}\nhint: {self.hint}" if self.hint else head
+
+    @property
+    def line(self) -> str:
+        """What and hint on one line."""
+        return "; ".join(filter(None, [self.what, self.hint]))
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """For programs."""
+        where = str(self.where) if self.where else None
+        return {"what": self.what, "hint": self.hint, "where": where, "code": self.code}
+
+    def of(self, machine: str) -> FleetError:
+        """The same error as that of a machine."""
+        same = copy.copy(self)
+        same.machine = machine
+        return same
+
+    def __copy__(self) -> FleetError:
+        same = type(self).__new__(type(self), *self.args)
+        same.__dict__.update(self.__dict__)
+        return same
 
 
 class FleetErrors(FleetError):
@@ -55,8 +85,21 @@ class FleetErrors(FleetError):
 
     def __init__(self, errors: list[FleetError]) -> None:
         ordered = sorted(errors, key=lambda e: (e.where or Where(""), e.what))
-        super().__init__(f"{len(ordered)} errors", code=max(e.code for e in ordered))
+        first = ordered[0]
+        one = len(ordered) == 1
+        place = f"{first.where}: " if first.where else ""
+        what = f"{place}{first.what}" if one else f"{len(ordered)} errors"
+        super().__init__(what, first.hint if one else "", code=max(e.code for e in ordered))
         self.errors = ordered
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """For programs."""
+        return {**super().data, "errors": [error.data for error in self.errors]}
+
+    def of(self, machine: str) -> FleetError:
+        """The same errors as those of a machine."""
+        return FleetErrors([error.of(machine) for error in self.errors])
 
     def __str__(self) -> str:
         return "\n".join(str(error) for error in self.errors)

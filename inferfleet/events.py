@@ -11,7 +11,7 @@ class Event:
     """machine and service ("" for the machine itself), what goes on, and a short detail.
 
     kind: step (a named step of apply), log (a line of a tool), wait (readiness), note,
-    fetch (done and total bytes count).
+    fetch (done and total bytes count). doing: what is done to the bytes of a fetch.
     """
 
     machine: str
@@ -20,6 +20,7 @@ class Event:
     service: str = ""
     done: int = 0
     total: int | None = None
+    doing: str = "fetching"
 
 
 Listener = Callable[[Event], None]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 _LISTED = 24
+# What --host takes for every machine; no machine can have this name.
+EVERY_MACHINE = "all"
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

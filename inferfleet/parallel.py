@@ -23,13 +23,16 @@ class Answer(Generic[T]):
 
 
 def on_each(machines: Sequence[str], work: Callable[[str], T]) -> list[Answer[T]]:
-    """Answers in the order of machines; only FleetError is caught, a bug stays a traceback."""
+    """Answers in the order of machines; only FleetError is caught, a bug stays a traceback.
+
+    Errors say whose they are.
+    """
 
     def one(name: str) -> Answer[T]:
         try:
             return Answer(name, value=work(name))
         except FleetError as error:
-            return Answer(name, error=error)
+            return Answer(name, error=error.of(name))
 
     if len(machines) == 1:
         return [one(machines[0])]

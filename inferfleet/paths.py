@@ -59,6 +59,12 @@ def find_roots(
     return Roots(data, _found_overlay(above))
 
 
+def mounts(folder: Path) -> list[Path]:
+    """The checkouts of this project that are git submodules of folder or of one above it."""
+    found = [path for above in (folder, *folder.parents) for path in _submodules(above)]
+    return [path.resolve() for path in found if (path / PACKAGE.name / "__init__.py").is_file()]
+
+
 def display(path: Path, cwd: Path | None = None) -> str:
     """The path as messages show it: relative to cwd where it lies below, else absolute."""
     cwd = cwd or Path.cwd()

@@ -7,7 +7,8 @@ import json
 import os
 import shlex
 import subprocess
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -103,6 +104,58 @@ def resolve(
     if errors:
         raise FleetErrors(errors)
     return found
+
+
+class Vault(Mapping[str, Secret]):
+    """A machine's secrets, each fetched when it is first asked for: a run needs few of them.
+
+    lenient: one that cannot be had counts as not there; else asking for it raises FleetErrors.
+    hide: is told of every one that was fetched. Threads may share it.
+    """
+
+    def __init__(
+        self,
+        origins: Mapping[str, Origin],
+        hide: Callable[[Iterable[Secret]], None],
+        lenient: bool = False,
+    ) -> None:
+        self._origins, self._hide, self._lenient = origins, hide, lenient
+        self._found: dict[str, Secret] = {}
+        self._absent: set[str] = set()
+        self._lock = threading.RLock()
+
+    def fetch(self, names: Iterable[str]) -> None:
+        """Have these ready. Raises FleetErrors with every one that cannot be had, if strict."""
+        with self._lock:
+            wanted = [n for n in names if n in self._origins and n not in self._found]
+            if not self._lenient:
+                self._keep(resolve(self._origins, wanted))
+            for name in wanted if self._lenient else ():
+                try:
+                    self._keep(resolve(self._origins, [name]))
+                except FleetError:
+                    self._absent.add(name)
+
+    def _keep(self, found: Mapping[str, Secret]) -> None:
+        self._found.update(found)
+        self._hide(found.values())
+
+    def __getitem__(self, name: str) -> Secret:
+        if name in self._origins and name not in self._absent:
+            self.fetch([name])
+        return self._found[name]
+
+    def __contains__(self, name: object) -> bool:
+        if self._lenient and isinstance(name, str):
+            self.fetch([] if name in self._absent else [name])
+            return name in self._found
+        return name in self._origins
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(name for name in self._origins if name in self)
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
 
 
 def _fetch(ref: Origin, environ: Mapping[str, str], timeout: float) -> str:

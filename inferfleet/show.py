@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -37,19 +38,58 @@ def prepare_table() -> None:
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Rows as a table on stdout; columns of a narrow terminal are folded, never cut."""
+    """Rows as a table on stdout; on a terminal that is too narrow as `narrow_table` says."""
     if not sys.stdout.isatty():
         sys.stdout.writelines(f"{line}\n" for line in plain_table(rows, columns))
         return
     from rich.console import Console
     from rich.table import Table
 
+    console = Console(highlight=False, markup=False)
+    if max(map(len, plain_table(rows, columns))) > console.width:
+        console.print("\n".join(narrow_table(rows, columns, console.width)), soft_wrap=True)
+        return
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         drawn.add_column(_head(column), overflow="fold")
     for row in rows:
         drawn.add_row(*(_cell(row.get(column)) for column in columns))
-    Console(highlight=False, markup=False).print(drawn)
+    console.print(drawn)
+
+
+def narrow_table(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width: int
+) -> list[str]:
+    """The lines of a table that is wider than a terminal of this many characters.
+
+    Columns that are empty go, then, while it is still too wide, those that say the same in every
+    row; then the widest ones but the first stand below each row, with their names.
+    """
+    cells = [{c: " ".join(_cell(row.get(c)).splitlines()) for c in columns} for row in rows]
+    kept = [c for c in columns if any(row[c] not in {"", "-"} for row in cells)]
+    below: list[str] = []
+    same = [c for c in kept if len(cells) > 1 and len({row[c] for row in cells}) == 1]
+    while same and len(kept) > 1 and _wide(cells, kept) > width:
+        kept.remove(same.pop(0))
+    while len(kept) > 1 and _wide(cells, kept) > width:
+        widest = max(kept[1:], key=lambda c: max(len(row[c]) for row in cells))
+        kept.remove(widest)
+        below.append(widest)
+    head, *lines = plain_table(rows, kept)
+    found = [head]
+    for line, row in zip(lines, cells, strict=True):
+        found.append(line)
+        said = [c for c in columns if c in below and row[c] not in {"", "-"}]
+        found += textwrap.wrap(
+            "; ".join(f"{_head(column).lower()}: {row[column]}" for column in said), width,
+            initial_indent="    ", subsequent_indent="      ", break_on_hyphens=False,
+        )  # fmt: skip
+    return found
+
+
+def _wide(cells: Sequence[Mapping[str, str]], columns: Sequence[str]) -> int:
+    """Characters that a table of these columns takes."""
+    return sum(max([len(c), *(len(row[c]) for row in cells)]) + 2 for c in columns) - 2
 
 
 def plain_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
@@ -94,9 +134,16 @@ def hidden(value: Any, redact: Callable[[str], str]) -> Any:
     return value
 
 
-def output(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], form: str) -> None:
-    """A table for people or JSON for programs, by --format."""
-    data(list(rows)) if form == "json" else table(rows, columns)
+def output(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], form: str, empty: str = ""
+) -> None:
+    """A table for people or JSON for programs, by --format. empty: said where there is no row."""
+    if form == "json":
+        data(list(rows))
+    elif rows or not empty:
+        table(rows, columns)
+    else:
+        say(empty)
 
 
 class Reporter:
@@ -132,7 +179,7 @@ class Reporter:
             return
         self._last[key] = -1.0 if finished else now
         rate = (event.done - first) / max(now - began, 0.001)
-        line = f"{event.machine}: fetching {event.text}: {mib(event.done)}"
+        line = f"{event.machine}: {event.doing} {event.text}: {mib(event.done)}"
         if event.total:
             line += f" of {mib(event.total)} ({100 * event.done // event.total} %)"
             if rate > 0 and not finished:

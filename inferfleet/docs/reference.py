@@ -20,6 +20,7 @@ FOLDER = "docs/reference"
 NOTE = "<!-- Made by `python -m inferfleet.docs`; edits here are lost. -->"
 VALUES = {
     "host": "NAME", "group": "NAME", "service": "NAME", "format": "table|json", "out": "PATH",
+    "to": "N", "seconds": "SPAN",
 }  # fmt: skip
 
 
@@ -100,7 +101,8 @@ def _tasks() -> str:
     for name in ns.task_names:
         task: Any = ns[name]
         arguments = arguments_of(task)
-        lines += [f"## {name}", "", str(task.__doc__).strip(), ""]
+        also = "".join(f" Also called `{alias}`." for alias in ns.task_names[name])
+        lines += [f"## {name}", "", str(task.__doc__).strip() + also, ""]
         words = [f"invoke {name}", *(f"[{_usage(argument)}]" for argument in arguments)]
         lines += [*_wrap(words), ""]
         rows = [[_flags(argument), _shown(argument), argument.help or ""] for argument in arguments]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from inferfleet.hostprep.facts import Facts, Look, join
@@ -65,11 +65,20 @@ def judge(ground: Ground, facts: Facts, kinds: Mapping[str, Kind]) -> Prepared:
     answers.append(boot.judge(lines, facts))
     files = [file for answer in answers for file in answer.files if _differs(file, facts)]
     return Prepared(
-        tuple(finding for answer in answers for finding in answer.findings),
+        tuple(_lost_at_reboot(finding) for answer in answers for finding in answer.findings),
         (*_file_changes(files), *_live_changes(answers)),
         tuple(files),
         {file.path: facts.text(file.path) for file in files},
     )
+
+
+def _lost_at_reboot(finding: Finding) -> Finding:
+    """The finding, which says so where the value is as wanted now and only its file is not."""
+    value = finding.wanted.value
+    text = ("no", "yes")[value] if isinstance(value, bool) else str(value)
+    if finding.verdict != "differs" or finding.live != text or finding.persisted == text:
+        return finding
+    return replace(finding, verdict="not persisted")
 
 
 def do_steps(files: Sequence[PutFile], changes: Iterable[Change]) -> list[tuple[str, list[Step]]]:

@@ -10,15 +10,19 @@ from inferfleet.hostprep.facts import Facts, Look
 from inferfleet.hostprep.steps import PutFile, Step
 
 STATE = "/var/lib/inferbase/hostprep"
-# ok: as wanted, now and after a reboot. differs: a change would make it so. pending: written, a
-# reboot makes it so. overridden: written, but another file or program decides. absent: what it
-# needs is not there (a tool, a driver), which inferbase does not install. unsupported: this
-# hardware cannot. unknown: cannot be told. advice: not as it should be, and not ours to change.
+# ok: as wanted, now and after a reboot. differs: a change would make it so. not persisted: in
+# force, and lost by a reboot. pending: written, a reboot makes it so. overridden: written, but
+# another file or program decides. absent: what it needs is not there (a tool, a driver), which
+# inferbase does not install. unsupported: this hardware cannot. unknown: cannot be told. advice:
+# not as it should be, and not ours to change.
 Verdict = Literal[
-    "ok", "differs", "pending", "overridden", "absent", "unsupported", "unknown", "advice"
-]
+    "ok", "differs", "not persisted", "pending", "overridden", "absent", "unsupported", "unknown",
+    "advice",
+]  # fmt: skip
 # A check with any of these exits with CHANGES; the others are never a failure.
-WRONG: frozenset[Verdict] = frozenset({"differs", "pending", "overridden", "absent", "advice"})
+WRONG: frozenset[Verdict] = frozenset(
+    {"differs", "not persisted", "pending", "overridden", "absent", "advice"}
+)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from inferfleet.hostprep.steps import shell
 COLUMNS = ["machine", "setting", "wanted", "live", "persisted", "verdict", "remedy"]
 # A wanted value that is longer, such as the text of a file, is only named in a table.
 LONGEST = 40
+# What has no remedy of its own is what inferbase changes.
+MENDS = {"differs": "`invoke hostprep.apply`", "not persisted": "`invoke hostprep.apply`"}
 
 
 def rows(machine: str, prepared: Prepared) -> list[dict[str, Any]]:
@@ -97,7 +99,7 @@ def _row(machine: str, finding: Finding) -> dict[str, Any]:
         "live": finding.live,
         "persisted": finding.persisted,
         "verdict": finding.verdict,
-        "remedy": finding.remedy,
+        "remedy": finding.remedy or MENDS.get(finding.verdict, ""),
         "why": wanted.why,
         "origin": wanted.origin,
     }

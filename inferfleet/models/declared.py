@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from inferfleet.errors import USAGE, FleetError
 from inferfleet.models.need import Source
@@ -23,7 +23,8 @@ _NAME = re.compile("[a-z0-9][a-z0-9_-]{0,62}")
 class Wanted:
     """declared: name of the model file, "" for a model that the service itself describes.
     aliases: by directory below the models directory, the texts of files of their own. loads:
-    the alias that the engine is given, None for the model's own directory."""
+    the alias that the engine is given, None for the model's own directory. shape: its config and
+    weights, as the model file has them."""
 
     source: Source
     declared: str = ""
@@ -33,6 +34,7 @@ class Wanted:
     aliases: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     loads: str | None = None
     served_name: str | None = None
+    shape: Mapping[str, Any] | None = None
 
 
 def wanted(
@@ -82,6 +84,7 @@ def declared_model(name: str, model: DeclaredModel) -> Wanted:
         tuple(model.files or ()),
         {alias: dict(own) for alias, own in model.aliases.items()},
         served_name=model.served_name,
+        shape=model.shape.model_dump() if model.shape else None,
     )
 
 

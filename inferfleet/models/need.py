@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class ModelNeed:
     directory. files: glob patterns of an hf: repository, or ().
     aliases: absolute directory of links to the files -> its own files, text by name.
     models_dir: the machine's models directory; the stamp is models_dir/.inferbase/KEY.json.
-    declared: name of its model file, or ""; served_name: what that file calls it for clients.
+    declared: name of its model file, or ""; served_name: what that file calls it for clients;
+    shape: its config and weights as that file has them, for arithmetic alone.
     """
 
     service: str
@@ -52,6 +54,7 @@ class ModelNeed:
     models_dir: str = ""
     declared: str = ""
     served_name: str | None = None
+    shape: Mapping[str, Any] | None = None
 
     @property
     def title(self) -> str:

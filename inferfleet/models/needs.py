@@ -63,6 +63,7 @@ def model_need(
         models_dir,
         found.declared,
         found.served_name,
+        found.shape,
     )
 
 

@@ -77,7 +77,6 @@ def _wrong(
     """What is wrong with each file that is; the machine reads one after the other."""
     talk = host.converse(program("verify"), sudo=sudo)
     total, done = sum(file.size for file in asked), 0
-    what = f"check of {need.title}"
     for file in asked:
         talk.send(f"{file.size}\n{file.path}\n".encode())
         try:
@@ -93,5 +92,6 @@ def _wrong(
         elif rest != file.sha256:
             yield f"{file.path}: expected {file.sha256}, found {rest}"
         done += file.size
-        listener(Event(host.name, "fetch", what, done=done, total=total))
+        said = Event(host.name, "fetch", need.title, done=done, total=total, doing="checking")
+        listener(said)
     talk.finish(10)

@@ -101,8 +101,7 @@ def try_lines(brief: Brief) -> list[str]:
         if found.api == "openai":
             lines.append(f"  try:  {_curl(found.base_url, found.model)}")
     host = "" if brief.name == "local" else f" --host {brief.name}"
-    lines.append(f"  stop: invoke down{host}")
-    return lines
+    return [*lines, f"  stop: invoke down{host}"] if lines else []
 
 
 def _curl(base_url: str, model: str | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from inferfleet.errors import FleetError
 from inferfleet.observe.states import GAVE_UP
 from inferfleet.plan.plan import Goal, make_plan
 from inferfleet.release.release import Unit
@@ -11,6 +12,14 @@ from inferfleet.run.session import Session
 
 if TYPE_CHECKING:
     from inferfleet.hostprep.setting import Ground
+
+
+def unreachable_row(machine: str, error: FleetError) -> dict[str, Any]:
+    """The row of a machine that cannot be asked."""
+    return {
+        "machine": machine, "service": None, "state": "unreachable", "address": None,
+        "generation": None, "detail": error.what,
+    }  # fmt: skip
 
 
 def status_rows(

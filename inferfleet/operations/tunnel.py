@@ -16,9 +16,21 @@ if TYPE_CHECKING:
     from inferfleet.run.run import Run
 
 
-def open_tunnels(run: Run, seconds: int, form: str) -> int:
+def open_tunnels(run: Run, seconds: float, form: str) -> int:
     """Forward every chosen service's port here; a port in use here gets a free one instead."""
     rows: list[dict[str, Any]] = []
+    columns = ["service", "machine", "base_url", "model"]
+    if all(run.brief(name).local for name in run.machines):
+        for name in run.machines:
+            chosen = run.services[name]
+            rows += [
+                {"service": e.service, "machine": name, "model": e.model, "base_url": e.base_url}
+                for e in endpoints(run.brief(name))
+                if chosen is None or e.service in chosen
+            ]
+        output(rows, columns, form, "no services")
+        say("these are on this machine: there is nothing to forward")
+        return OK
     with ExitStack() as stack:
         for name in run.machines:
             chosen = run.services[name]
@@ -43,9 +55,9 @@ def open_tunnels(run: Run, seconds: int, form: str) -> int:
                         "base_url": f"http://127.0.0.1:{local}{tail}",
                     }
                 )  # fmt: skip
-        output(rows, ["service", "machine", "base_url", "model"], form)
+        output(rows, columns, form, "no services")
         sys.stdout.flush()
-        say("open until interrupted" if not seconds else f"open for {seconds} s")
+        say("open until interrupted" if not seconds else f"open for {seconds:g} s")
         deadline = time.monotonic() + seconds
         while not seconds or time.monotonic() < deadline:
             time.sleep(0.2)

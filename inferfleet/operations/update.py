@@ -8,13 +8,14 @@ from typing import Any
 
 from inferfleet.errors import FleetError
 from inferfleet.events import Event, Listener
-from inferfleet.models.transfer.fetch import Brought, bring, put_back
-from inferfleet.models.transfer.peer import Holder, copy_of
+from inferfleet.models.transfer.fetch import Brought, put_back
+from inferfleet.models.transfer.peer import Holder
 from inferfleet.operations.route import Fleetwide, Route, row_of
 from inferfleet.operations.survey import Survey, Want
 from inferfleet.parallel import on_each
 from inferfleet.plan.plan import Goal
 from inferfleet.run.session import FetchProgress
+from inferfleet.run.sharing import Sharing
 
 
 @dataclass
@@ -34,15 +35,16 @@ def carry_out(
     that run; a service that does not get ready with the new files gets the old ones back.
     """
     names = [name for name, s in plan.surveys.items() if any(w.wanting for w in s.wants)]
+    sharing = Sharing({}, addresses, plan.depot)
 
     def work(name: str) -> dict[str, dict[str, Any]]:
         done = _Done()
         try:
             for want in plan.surveys[name].wants:
                 if want.wanting:
-                    _bring(plan, name, want, addresses.get(name, ""), listener, done)
+                    _bring(plan, sharing, name, want, listener, done)
         finally:
-            plan.depot.give_up(name)
+            sharing.leave(name)
         if restart:
             _restart(plan.surveys[name], done, listener)
         return done.changes
@@ -54,11 +56,15 @@ def carry_out(
         for want in survey.wants:
             row = row_of(name, want, plan)
             if answer and answer.error and want.wanting:
-                row |= {"verdict": "failed", "detail": str(answer.error)}
+                row |= _failed(answer.error)
             elif answer and answer.value:
                 row |= answer.value.get(_key(want), {})
             found.append(row)
     return found
+
+
+def _failed(error: FleetError) -> dict[str, Any]:
+    return {"verdict": "failed", "detail": error.what, "hint": error.hint}
 
 
 def _key(want: Want) -> str:
@@ -66,7 +72,7 @@ def _key(want: Want) -> str:
 
 
 def _bring(
-    plan: Fleetwide, name: str, want: Want, address: str, listener: Listener, done: _Done
+    plan: Fleetwide, sharing: Sharing, name: str, want: Want, listener: Listener, done: _Done
 ) -> None:
     found, need = plan.surveys[name], want.need
     session = found.session
@@ -76,24 +82,15 @@ def _bring(
             changed = session.ensure_served(need, progress, update=True)
             brought = Brought(changed)
         else:
-            holder = plan.depot.holder(name, need.key)
             route = plan.routes.get((name, need.key), Route())
-            planned = holder is not None and holder.host.name == route.origin
-            brought = bring(
-                session.host, need, progress=progress, secrets=session.secrets, update=True,
-                sudo=session.sudo, root=session.release.root,
-                supply=copy_of(holder, session.host, progress, route.closed if planned else "")
-                if holder
-                else None,
-            )  # fmt: skip
+
+            def closed(holder: Holder) -> str:
+                return route.closed if holder.host.name == route.origin else ""
+
+            brought = sharing.bring(session, need, progress, update=True, closed=closed)
     except FleetError as error:
-        plan.depot.give_up(name, need.key)
-        done.changes[_key(want)] = {"verdict": "failed", "detail": str(error)}
+        done.changes[_key(want)] = _failed(error)
         return
-    if brought.stamp is not None:
-        directory = f"{need.directory.rpartition('/')[0]}/{brought.stamp.store}"
-        here = Holder(session.host, directory, brought.stamp, session.sudo, address)
-        plan.depot.stock(name, need.key, here)
     revision = brought.stamp.revision if brought.stamp else None
     verdict = "updated" if brought.changed else "current"
     done.changes[_key(want)] = {"verdict": verdict, "installed": revision, "detail": ""}
@@ -137,7 +134,7 @@ def _restart(found: Survey, done: _Done, listener: Listener) -> None:
         try:
             put_back(session.host, want.need, brought.before, sudo=session.sudo)
         except FleetError as error:
-            detail = f"{outcome.failure}; not put back: {error}"
+            detail = f"{outcome.failure}; not put back: {error.line}"
             done.changes[_key(want)] |= {"verdict": "failed", "detail": detail}
             continue
         done.changes[_key(want)] = {

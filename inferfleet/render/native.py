@@ -86,20 +86,24 @@ def systemd(
     }
 
 
-def process(view: Resolved, python: str | None, embedded: str, secrets: bool) -> dict[str, Any]:
+def engine_path(view: Resolved) -> str:
+    """Where the program of an embedded engine lies in the release."""
+    return f"process/{view.name}/engine"
+
+
+def process(view: Resolved, embedded: bool, secrets: bool) -> dict[str, Any]:
     """The supervised process of a view.
 
-    python: the interpreter for an embedded engine; secrets: it has a file with some.
+    embedded: there is an engine for it here; secrets: it has a file with some.
     """
     kind = view.kind.process
     assert kind is not None
     values = common_values(view) | {
         "program": view.service.program,
-        "python": python,
-        "embedded": embedded,
+        "embedded": f"{view.root}/current/{engine_path(view)}",
     }
     return {
-        "command": build(_command(view, kind, python), values, view.options),
+        "command": build(_command(view, kind, embedded), values, view.options),
         "environment": view.environment(kind.environment, values, _devices(view)),
         "env_file": env_path(view) if secrets else None,
         "state": f"{view.root}/.inferbase/run/{view.name}",
@@ -108,10 +112,10 @@ def process(view: Resolved, python: str | None, embedded: str, secrets: bool) ->
     }
 
 
-def _command(view: Resolved, kind: ProcessKind, python: str | None) -> Argv:
+def _command(view: Resolved, kind: ProcessKind, embedded: bool) -> Argv:
     if view.service.program is not None:
         return kind.command
-    if kind.embedded is None or python is None:
+    if kind.embedded is None or not embedded:
         raise FleetError(
             f"{view.name}: as a process this needs program:",
             "the embedded engine exists on the local machine only",

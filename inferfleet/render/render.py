@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from inferfleet.render.templates import Templates
 from inferfleet.render.wires import wire
 from inferfleet.schema.fleet import Fleet
 from inferfleet.schema.kind import Kind
+from inferfleet.services.notes import notes
 from inferfleet.services.repository import repository_files
 from inferfleet.services.resolve import Resolved, project_name, resolve
 
@@ -93,7 +95,7 @@ def draft(fleet: Fleet, name: str, *, home: str | None = None, python: str | Non
             for view in views
             if view.kind.failures
         },
-        notices={view.name: view.kind.notice for view in views if view.kind.notice},
+        notices={view.name: "; ".join(said) for view in views if (said := [*notes(view)])},
     )
     return Draft(release, rendering.secret_files)
 
@@ -141,9 +143,6 @@ class _Rendering:
             data["env_file"] = f"./{stanza.env_path(view)}"
             ordered = [lines[variable] for variable in sorted(lines)]
             self._hide(view, stanza.env_path(view), "env-file", ordered)
-        if stanza.wants_modelfile(view):
-            text = self._text("ollama/Modelfile.j2", view, stanza.modelfile(view))
-            own.append(self._add(stanza.modelfile_path(view), text))
         text = self._text("compose/service.yaml.j2", view, data).rstrip("\n")
         self._stanzas[view.name] = text
         self._volumes.update(stanza.named_volumes(data["mounts"]))
@@ -168,13 +167,19 @@ class _Rendering:
         lines = [*_secret_lines(view), *gateway_secrets(self.fleet, self.machine, view)]
         if lines:
             self._hide(view, stanza.env_path(view), "shell", lines)
-        data = native.process(view, python, EMBEDDED, bool(lines))
+        data = native.process(view, python is not None, bool(lines))
         text = self._text("process/run.j2", view, data)
         self._add(f"process/{view.name}/run", text, 0o755)
+        if python and view.service.program is None:
+            # Its paths are this checkout's, so it is no part of what the service is.
+            script = {"python": python, "script": EMBEDDED}
+            path = native.engine_path(view)
+            file = self._add(path, self._text("process/engine.j2", view, script), 0o755)
+            self.files[path] = replace(file, loose=view.name)
         self.digests[view.name] = unit_digest(text, self._own(view))
 
     def _own(self, view: Resolved) -> list[File]:
-        """The service's own files, those of its kind, and its model repository."""
+        """The service's own files, those of its kind, its model repository, its Modelfile."""
         folder = stanza.files_path(view)
         texts = dict(repository_files(view))
         for name, template in sorted(view.kind.files.items()):
@@ -183,6 +188,9 @@ class _Rendering:
                 texts[f"{folder}/{name}"] = self._text(template, view, values)
         for name, text in sorted(view.service.files.items()):
             texts[f"{folder}/{name}"] = text
+        if stanza.wants_modelfile(view):
+            laid = self._text("ollama/Modelfile.j2", view, stanza.modelfile(view))
+            texts[stanza.modelfile_path(view)] = laid
         return [self._add(path, text) for path, text in texts.items()]
 
     def _wire(self, view: Resolved) -> tuple[dict[str, str], list[SecretLine]]:

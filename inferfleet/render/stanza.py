@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from inferfleet.schema.machine import Volume
 from inferfleet.schema.runtime import ComposeKind
 from inferfleet.services.argv import build
 from inferfleet.services.inside import FILES, OUTSIDE_MODEL, below, outside
@@ -24,7 +25,7 @@ def modelfile_path(view: Resolved) -> str:
 
 def wants_modelfile(view: Resolved) -> bool:
     """True when the service lays parameters or another name over its Ollama model."""
-    if view.need is None or view.kind.model_format != "ollama":
+    if view.need is None or "modelfile" not in view.kind.sections:
         return False
     return view.service.modelfile is not None or view.served_name != view.need.path
 
@@ -93,7 +94,7 @@ def _mounts(view: Resolved, kind: ComposeKind) -> list[dict[str, Any]]:
     if kind.models is not None and view.need is not None and view.need.path.startswith("/"):
         if below(view.need.path, view.models):
             mounts[kind.models] = _bind(view.models, kind.models)
-        else:
+        elif _volume_of(view, view.need.path) is None:
             mounts[OUTSIDE_MODEL] = _bind(outside(view.need), OUTSIDE_MODEL)
     if kind.models is not None and view.inside.sees_models:
         mounts[kind.models] = _bind(view.models, kind.models)
@@ -115,6 +116,12 @@ def _mounts(view: Resolved, kind: ComposeKind) -> list[dict[str, Any]]:
             mount = {"type": "volume", "source": volume.source, "target": volume.target}
             mounts[volume.target] = mount | ({"read_only": True} if volume.read_only else {})
     return [mounts[target] for target in sorted(mounts)]
+
+
+def _volume_of(view: Resolved, path: str) -> Volume | None:
+    """The service's own volume that a path of the machine lies in."""
+    volumes = (volume for volume in view.service.volumes if volume.source.startswith("/"))
+    return next((volume for volume in volumes if below(path, volume.source)), None)
 
 
 def _bind(source: str, target: str, read_only: bool = True) -> dict[str, Any]:
@@ -160,7 +167,9 @@ def files_path(view: Resolved) -> str | None:
 
 def common_values(view: Resolved) -> dict[str, str | None]:
     """What placeholders stand for, as far as no runtime says otherwise."""
+    laid = view.service.modelfile
     return {
+        "go-template": "1" if laid and laid.template else None,
         "service": view.name,
         "files": view.inside.files if view.inside.known_files else None,
         "model": view.need.path if view.need else None,
@@ -177,6 +186,8 @@ def _inside(view: Resolved) -> str | None:
         return view.need.path if view.need else None
     if kind.models is not None and below(view.need.path, view.models):
         return kind.models + view.need.path[len(view.models) :]
+    if volume := _volume_of(view, view.need.path):
+        return volume.target + view.need.path[len(volume.source) :]
     return OUTSIDE_MODEL + view.need.path[len(outside(view.need)) :]
 
 

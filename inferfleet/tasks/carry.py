@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from inferfleet.errors import FAILED, OK, FleetError
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from inferfleet.parallel import Answer
     from inferfleet.run.run import Run
     from inferfleet.run.session import Planned, Session
+    from inferfleet.run.sharing import Sharing
 
 
 def plan_all(
@@ -30,8 +31,13 @@ def plan_all(
     return on_each(run.machines, work)
 
 
-def show_plans(run: Run, answers: list[Answer[Planned]], to_stdout: bool) -> None:
-    """Every machine's plan or error; on stderr the content of new files is left out."""
+def show_plans(
+    run: Run, answers: list[Answer[Planned]], to_stdout: bool, full: bool = False
+) -> None:
+    """Every machine's plan or error; on stderr the content of new files is left out.
+
+    full: also the programs of inferbase itself.
+    """
     from inferfleet.plan.diff import plan_lines
     from inferfleet.show import say
 
@@ -42,9 +48,30 @@ def show_plans(run: Run, answers: list[Answer[Planned]], to_stdout: bool) -> Non
         elif answer.value:
             planned = answer.value
             contents = planned.contents
-            lines = plan_lines(planned.plan, planned.release, contents, brief=not to_stdout)
+            lines = plan_lines(
+                planned.plan, planned.release, contents, brief=not to_stdout, full=full
+            )
             say("\n".join([f"{answer.machine}:", *(f"  {line}" for line in lines)]),
                 run.redact, stream)  # fmt: skip
+
+
+def plan_rows(answers: Sequence[Answer[Planned]]) -> list[dict[str, Any]]:
+    """A row for each machine: what its plan comes to, or why there is none."""
+    from inferfleet.plan.diff import counts
+
+    rows = []
+    for answer in answers:
+        row: dict[str, Any] = {"machine": answer.machine, "result": "failed", "detail": ""}
+        if answer.error:
+            row["detail"] = answer.error.what
+        elif answer.value:
+            plan = answer.value.plan
+            row |= counts(plan)
+            row["result"] = "unchanged" if plan.empty else "changes"
+            if plan.problems:
+                row |= {"result": "refused", "detail": plan.problems[0].what}
+        rows.append(row)
+    return rows
 
 
 def carry_out(
@@ -71,7 +98,16 @@ def carry_out(
         return FAILED
     reporter = Reporter(run.redact)
     prepare_table()
-    done = on_each(changing, lambda name: ready[name].talk.apply(ready[name], what, reporter))
+    sharing = _sharing(run, ready)
+
+    def work(name: str) -> Outcome:
+        try:
+            return ready[name].talk.apply(ready[name], what, reporter, sharing)
+        finally:
+            if sharing:
+                sharing.leave(name)
+
+    done = on_each(changing, work)
     outcomes = {a.machine: a for a in done}
     rows = [hidden(_row(a, outcomes.get(a.machine)), run.redact) for a in answers]
     for answer in done:
@@ -85,6 +121,19 @@ def carry_out(
     if errors:
         return one_code(errors)
     return FAILED if any(a.value and not a.value.ok for a in done) else OK
+
+
+def _sharing(run: Run, ready: Mapping[str, Planned]) -> Sharing | None:
+    """What machines of a site copy from each other; None when nothing is fetched."""
+    if not any(planned.plan.fetch for planned in ready.values()):
+        return None
+    from inferfleet.run.sharing import Sharing
+
+    sites = {name: site for name in ready if (site := run.brief(name).site)}
+    sharing = Sharing(sites, {name: run.brief(name).site_address or "" for name in sites})
+    for planned in ready.values():
+        sharing.offer(planned.talk, planned.observed)
+    return sharing
 
 
 def _confirmed(run: Run, changing: list[str]) -> bool:
@@ -151,7 +200,9 @@ def _sum_up(run: Run, rows: list[dict[str, Any]], what: str, form: str) -> None:
         from inferfleet.operations.endpoints import try_lines
 
         for name in local:
-            say(as_called("\n".join(try_lines(run.brief(name)))))
+            lines = try_lines(run.brief(name))
+            if lines:
+                say(as_called("\n".join(lines)))
 
 
 def one_code(errors: Sequence[FleetError]) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from invoke.context import Context
 
 from inferfleet.errors import CHANGES, OK, USAGE, FleetError
-from inferfleet.tasks.carry import carry_out, one_code, plan_all, show_plans
+from inferfleet.tasks.carry import carry_out, one_code, plan_all, plan_rows, show_plans
 from inferfleet.tasks.edge import overlay, verb
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 EVICT = "stop services that were not asked for where memory is short"
 
 
-@verb(help={"evict": EVICT})
+@verb(help={"evict": EVICT}, aliases=("start",))
 def up(
     c: Context,
     host: Sequence[str] | None = None,
@@ -62,15 +62,21 @@ def restart(
     format: str = "table",
     yes: bool = False,
 ) -> int:
-    """Restart services, wait until they answer."""
-    from inferfleet.plan.plan import Goal
+    """Restart services as they are in force, wait until they answer; apply no changes."""
+    from inferfleet.run.run import Run
 
-    return _converge(
-        c, "restart", lambda chosen: Goal(True, chosen, True), host, group, service, format, yes
+    run = Run(overlay(c), host or (), group or (), service or ())
+    return carry_out(
+        run,
+        "restart",
+        lambda name: run.session(name, lenient=True),
+        lambda session, name: session.plan_restart(run.services[name]),
+        format,
+        yes,
     )
 
 
-@verb()
+@verb(aliases=("stop",))
 def down(
     c: Context,
     host: Sequence[str] | None = None,
@@ -93,30 +99,33 @@ def down(
     )
 
 
-@verb(help={"to": "generation to return to; default: the one before the current"})
+@verb(help={"to": "number of the generation to return to; default: the one before the current"})
 def rollback(
     c: Context,
     host: Sequence[str] | None = None,
     group: Sequence[str] | None = None,
-    to: int = 0,
+    to: str = "",
     format: str = "table",
     yes: bool = False,
 ) -> int:
     """Return to a kept generation, wait until its services answer."""
     from inferfleet.run.run import Run
 
+    if to and not (to.isascii() and to.isdigit() and int(to)):
+        what = f"rollback: --to {to} is not the number of a generation"
+        raise FleetError(what, "see `invoke history`", code=USAGE)
     run = Run(overlay(c), host or (), group or ())
     return carry_out(
         run,
         "rollback",
         lambda name: run.session(name, lenient=True),
-        lambda session, _name: session.plan_rollback(to or None),
+        lambda session, _name: session.plan_rollback(int(to) if to else None),
         format,
         yes,
     )
 
 
-@verb(help={"evict": EVICT})
+@verb(help={"evict": EVICT, "full": "also the content of inferbase's own programs"})
 def plan(
     c: Context,
     host: Sequence[str] | None = None,
@@ -124,6 +133,7 @@ def plan(
     service: Sequence[str] | None = None,
     format: str = "table",
     evict: bool = False,
+    full: bool = False,
 ) -> int:
     """Show what up would change, to the line, without changing it; exit 2 if something would."""
     from inferfleet.plan.diff import plan_data
@@ -141,11 +151,16 @@ def plan(
         found = [
             plan_data(a.value.plan, a.value.release, a.value.contents)
             if a.value
-            else {"machine": a.machine, "error": str(a.error)}
+            else {"machine": a.machine, "error": a.error.data if a.error else None}
             for a in answers
         ]
         data(hidden(found, run.redact))
-    show_plans(run, answers, to_stdout=format == "table")
+    show_plans(run, answers, to_stdout=format == "table", full=full)
+    if format == "table" and len(answers) > 1:
+        from inferfleet.show import table
+
+        columns = ["machine", "result", "fetch", "files", "start", "restart", "stop", "detail"]
+        table([hidden(row, run.redact) for row in plan_rows(answers)], columns)
     problems = [p for a in answers if a.value for p in a.value.plan.problems]
     errors = [a.error for a in answers if a.error]
     if errors or problems:
@@ -153,14 +168,14 @@ def plan(
     return CHANGES if any(a.value and not a.value.plan.empty for a in answers) else OK
 
 
-@verb(help={"out": "folder to write to; a folder per machine is made in it"})
+@verb(help={"out": "required: folder to write to; a folder per machine is made in it"})
 def render(
     c: Context,
     out: str = "",
     host: Sequence[str] | None = None,
     group: Sequence[str] | None = None,
 ) -> int:
-    """Write a machine's files as plain files that work without inferbase; never connects."""
+    """Write a machine's files, private and ignored by git, to use without us; never connects."""
     from pathlib import Path
 
     from inferfleet.render.render import write_release
@@ -174,8 +189,11 @@ def render(
     run = Run(overlay(c), host or (), group or ())
     for name in run.machines:
         target = Path(out) / name
-        write_release(run.release(name, run.secrets(name)), target)
-        say(f"{name}: written to {target}")
+        release = run.release(name, run.secrets(name))
+        write_release(release, target)
+        secret = sum(file.secret for file in release.files.values())
+        holds = f", {secret} of its files with secrets" if secret else ""
+        say(f"{name}: written to {target}{holds}")
     return OK
 
 

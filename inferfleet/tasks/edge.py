@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import functools
 import gc
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from invoke.tasks import Task
 
 from inferfleet.errors import FAILED, USAGE, FleetError, FleetErrors
 
-HOST = "machine of the inventory; repeatable; default: local"
+HOST = "machine of the inventory, or all; repeatable; default: local"
 GROUP = "all machines of a group; repeatable"
 SERVICE = "only this service; repeatable"
 FORMAT = "table (default) or json"
@@ -108,7 +109,7 @@ def as_called(text: str) -> str:
     """The text with commands such as `invoke up` as this user types them: `invoke infra.up`."""
     from inferfleet.tasks import ns
 
-    names = ns.task_names
+    names = {name for names in ns.task_names.items() for name in (names[0], *names[1])}
     for word in sys.argv[1:]:
         for name in names:
             if word.endswith(f".{name}") and word not in names:
@@ -125,6 +126,20 @@ def check_format(form: str) -> None:
 
 
 def overlay(c: Context) -> str | None:
-    """The overlay folder that the consumer's invoke.yaml names, if any."""
+    """The overlay folder that the consumer's invoke.yaml names, if any.
+
+    A relative path counts from that file's folder; one from the environment
+    (INVOKE_INFERBASE_OVERLAY) from where invoke is run.
+    """
     section = c.config.get("inferbase")
-    return section.get("overlay") if section else None
+    named = section.get("overlay") if section else None
+    if not named:
+        return None
+    named = str(named)
+    # Invoke merges its files; only its own record of each says which one spoke.
+    for level in ("runtime", "project", "user", "system"):
+        said = getattr(c.config, f"_{level}", {}).get("inferbase") or {}
+        file = getattr(c.config, f"_{level}_path", None)
+        if file and said.get("overlay") == named:
+            return os.path.join(os.path.dirname(os.path.abspath(file)), os.path.expanduser(named))
+    return named

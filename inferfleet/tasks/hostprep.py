@@ -33,7 +33,8 @@ def check(
 
     run, answers = _look(c, host, group)
     found = [row for a in answers if a.value for row in rows(a.machine, a.value.prepared)]
-    output(found, COLUMNS, format)
+    unseen = any(a.error for a in answers)
+    output(found, COLUMNS, format, "" if unseen else "no hostprep in the machine file")
     for answer in answers:
         if answer.value:
             for line in [*answer.value.notes, *reboots(answer.value.prepared)]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from inferfleet.run.run import Run
 
 
-@verb()
+@verb(aliases=("ps",))
 def status(
     c: Context,
     host: Sequence[str] | None = None,
@@ -25,7 +25,7 @@ def status(
     format: str = "table",
 ) -> int:
     """Show what runs: state, address, generation, and what differs from the inventory."""
-    from inferfleet.operations.status import status_rows
+    from inferfleet.operations.status import status_rows, unreachable_row
     from inferfleet.parallel import on_each
     from inferfleet.run.run import Run
     from inferfleet.show import output
@@ -40,8 +40,13 @@ def status(
             ground=run.ground(name) if run.brief(name).watched else None,
         ),
     )
-    rows = _rows(answers)
-    output(rows, ["machine", "service", "state", "address", "generation", "detail"], format)
+    rows = []
+    for answer in answers:
+        if answer.error:
+            rows.append(unreachable_row(answer.machine, answer.error))
+        rows += answer.value or []
+    columns = ["machine", "service", "state", "address", "generation", "detail"]
+    output(rows, columns, format, "no services")
     return _errors(answers)
 
 
@@ -99,7 +104,7 @@ def health(
 @verb(
     help={
         "follow": "keep printing new lines until interrupted",
-        "lines": "last lines to begin with",
+        "lines": "last lines to begin with; default 100",
     },
     shorts={"follow": "f"},
 )
@@ -122,24 +127,28 @@ def logs(
     return FAILED if errors else OK
 
 
-@verb()
+@verb(
+    help={
+        "host": "machine of the inventory, one; default: local",
+        "service": "in the container of this service, one",
+        "command": "run this there instead; its exit code is ours",
+    }
+)
 def shell(
-    c: Context, host: Sequence[str] | None = None, service: Sequence[str] | None = None
+    c: Context,
+    host: Sequence[str] | None = None,
+    service: Sequence[str] | None = None,
+    command: str = "",
 ) -> int:
-    """Open a shell on the machine, or in the container of a service."""
+    """Open a shell on the machine, or in the container of a service; or run one command."""
+    from inferfleet.operations.shell import shell_script
     from inferfleet.run.run import Run
 
     run = Run(overlay(c), host or (), (), service or ())
     if len(run.machines) != 1 or len(service or ()) > 1:
         raise FleetError("shell opens one at a time", "give one --host, one --service", code=USAGE)
     session = run.session(run.machines[0], lenient=True)
-    script = 'exec "${SHELL:-/bin/sh}" -l'
-    if service:
-        unit = session.release.units[service[0]]
-        if unit.runtime == "compose":
-            script = f"exec docker exec -i$([ -t 0 ] && echo t) {unit.name} sh"
-        else:
-            script = f'cd {session.release.root} && exec "${{SHELL:-/bin/sh}}" -l'
+    script = shell_script(session.release, service[0] if service else None, command)
     return session.host.interact(script, sudo=session.sudo)
 
 
@@ -172,12 +181,14 @@ def history(
                 "generation": entry.to,
                 "kept": entry.kept,
                 "current": entry.current,
+                "checkout": entry.by,
             }
             for entry in read_history(session.host, session.release.root, session.sudo)
         ]
 
     answers = on_each(run.machines, work)
     columns = ["machine", "when", "who", "event", "from", "generation", "kept", "current"]
+    columns.append("checkout")
     output(_rows(answers), columns, format)
     return _errors(answers)
 
@@ -201,21 +212,26 @@ def endpoints(
     return OK
 
 
-@verb(help={"seconds": "close after this many seconds; default 0: until interrupted"})
+@verb(help={"seconds": "close after this long, such as 90 or 5m; default: until interrupted"})
 def tunnel(
     c: Context,
     host: Sequence[str] | None = None,
     group: Sequence[str] | None = None,
     service: Sequence[str] | None = None,
-    seconds: int = 0,
+    seconds: str = "",
     format: str = "table",
 ) -> int:
     """Forward the services' ports of machines to this one until interrupted."""
+    from inferfleet.amounts import parse_span
     from inferfleet.operations.tunnel import open_tunnels
     from inferfleet.run.run import Run
 
+    try:
+        span = parse_span(seconds or "0")
+    except ValueError as error:
+        raise FleetError(f"tunnel: --seconds {seconds}: {error}", code=USAGE) from None
     run = Run(overlay(c), host or (), group or (), service or ())
-    return open_tunnels(run, seconds, format)
+    return open_tunnels(run, span, format)
 
 
 @verb()

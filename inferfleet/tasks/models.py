@@ -128,13 +128,19 @@ def for_people(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def show_rows(
-    run: Run, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], form: str
+    run: Run,
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    form: str,
+    empty: str = "no models",
 ) -> None:
-    """Rows on stdout, without secrets; sizes as people read them unless it is JSON."""
+    """Rows on stdout, without secrets; sizes as people read them unless it is JSON. empty: what
+    is said where there is none."""
     from inferfleet.show import hidden, output
 
     shown = rows if form == "json" else for_people(rows)
-    output([hidden(row, run.redact) for row in shown], columns, form)
+    more = [key for key in ("hint",) if any(row.get(key) for row in rows)]
+    output([hidden(row, run.redact) for row in shown], [*columns, *more], form, empty)
 
 
 def any_failed(run: Run, answers: Sequence[Answer[Any]]) -> bool:

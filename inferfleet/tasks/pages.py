@@ -18,11 +18,15 @@ if TYPE_CHECKING:
     from inferfleet.run.session import Planned, Session
 
 
-@verb()
+ONE = {"host": "machine of the inventory, one; default: local", "service": "its service, one"}
+
+
+@verb(help=ONE)
 def pin(
     c: Context,
     host: Sequence[str] | None = None,
     service: Sequence[str] | None = None,
+    format: str = "table",
     yes: bool = False,
 ) -> int:
     """Load a service's model into huge pages and restart the service on them."""
@@ -34,14 +38,15 @@ def pin(
     def plan(session: Session, name: str, found: Pinned) -> list[str]:
         return pin_plan(session.host.name, name, found)
 
-    return _carry(c, "pin", host, service, yes, plan, carry)
+    return _carry(c, "pin", host, service, (format, yes), plan, carry)
 
 
-@verb()
+@verb(help=ONE)
 def unpin(
     c: Context,
     host: Sequence[str] | None = None,
     service: Sequence[str] | None = None,
+    format: str = "table",
     yes: bool = False,
 ) -> int:
     """Give the huge pages of a service's model back and restart the service without them."""
@@ -50,7 +55,10 @@ def unpin(
     def carry(pages: Pages, found: Pinned, listener: Listener) -> None:
         pages.unpin(listener)
 
-    return _carry(c, "unpin", host, service, yes, lambda _s, _n, found: unpin_plan(found), carry)
+    def plan(session: Session, name: str, found: Pinned) -> list[str]:
+        return unpin_plan(found)
+
+    return _carry(c, "unpin", host, service, (format, yes), plan, carry)
 
 
 ns = Collection("models", pin, unpin)
@@ -61,7 +69,7 @@ def _carry(
     what: str,
     host: Sequence[str] | None,
     service: Sequence[str] | None,
-    yes: bool,
+    how: tuple[str, bool],
     plan: Callable[[Session, str, Pinned], list[str]],
     carry: Callable[[Pages, Pinned, Listener], None],
 ) -> int:
@@ -69,7 +77,7 @@ def _carry(
     from inferfleet.plan.diff import plan_lines
     from inferfleet.plan.plan import Goal
     from inferfleet.run.run import Run
-    from inferfleet.show import Reporter, say
+    from inferfleet.show import Reporter, data, say
     from inferfleet.tasks.carry import confirmed
 
     run = Run(overlay(c), host or (), (), service or ())
@@ -84,8 +92,12 @@ def _carry(
     pages = Pages(session, name)
     found = pages.look()
     lines = plan(session, name, found)
+    form, yes = how
+    result = {"machine": machine, "service": name, "result": "unchanged"}
     if not lines:
         say(f"{machine}: nothing to change", run.redact)
+        if form == "json":
+            data(result)
         return OK
     planned: Planned | None = session.plan(Goal(True, frozenset([name]), True))
     assert planned is not None
@@ -109,8 +121,13 @@ def _carry(
             _restarted(session, session.plan(Goal(True, frozenset([name]), True)), what, reporter)
             report(FleetError(f"{machine}: {name} did not get ready on huge pages",
                               hint="they were given back; it reads its disk again"))  # fmt: skip
+        if form == "json":
+            data({**result, "result": "failed"})
         return FAILED
-    sys.stdout.write(f"{machine} {name} {what}ned\n")
+    if form == "json":
+        data({**result, "result": f"{what}ned"})
+    else:
+        sys.stdout.write(f"{machine} {name} {what}ned\n")
     return OK
 
 

@@ -159,8 +159,9 @@ def prune(
                     stays = remove(session.host, directory, removal, again, sudo=session.sudo)
                     results[name, removal.place] = ("stays" if stays else "removed", stays)
                 except FleetError as error:
-                    results[name, removal.place] = ("failed", str(error))
-    show_rows(run, _removal_rows(plans, results, "goes"), columns, format)
+                    results[name, removal.place] = ("failed", error.line)
+    rows = _removal_rows(plans, results, "goes")
+    show_rows(run, rows, columns, format, "nothing to remove")
     failed = any(result == "failed" for result, _ in results.values())
     if any_failed(run, answers) or failed:
         return FAILED

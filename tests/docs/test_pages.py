@@ -66,7 +66,7 @@ def exists(text):
     if words[0] in CORE or words[0].removeprefix("infra.").isupper() or words[0] == "...":
         return True
     task = words[0].removeprefix("infra.")
-    if task not in ns.task_names:
+    if task not in {*ns.task_names, *(a for found in ns.task_names.values() for a in found)}:
         return False
     flags = {
         f"-{one}" if len(one) == 1 else f"--{one.replace('_', '-')}"

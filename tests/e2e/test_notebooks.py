@@ -99,12 +99,14 @@ class Lab:
             f"'until {bin}/pg_isready -q -h 127.0.0.1 -p {port}; do sleep 0.2; done' && "
             f"PGPASSWORD=canary-password-77 {bin}/createdb -h 127.0.0.1 -p {port} -U mlflow lab"
         )
-        return f"postgresql://mlflow:canary-password-77@127.0.0.1:{port}/lab"
+        # The driver is named: which one is taken else depends on the version of SQLAlchemy.
+        return f"postgresql+psycopg2://mlflow:canary-password-77@127.0.0.1:{port}/lab"
 
     def ask(self, url: str, question: str) -> list[str]:
         """Rows of a database."""
         psql = notebooks.postgresql(self.programs.parent) / "psql"
-        return self.machine.check(shlex.join([str(psql), "-At", "-c", question, url])).split()
+        plain = url.replace("+psycopg2", "")
+        return self.machine.check(shlex.join([str(psql), "-At", "-c", question, plain])).split()
 
     def show(self, service: str, *names: str) -> list[str]:
         """Properties of a unit."""

@@ -31,8 +31,7 @@ while (my $one = $door->accept) {
 KIND = {
     "summary": "maps its model and waits",
     "api": "http",
-    "model-required": True,
-    "model-format": "gguf",
+    "model": {"required": True},
     "default-port": 8080,
     "health": {"path": "/"},
     "process": {"command": [["{program}", "{model}", "{port}"]]},
@@ -114,10 +113,17 @@ def test_pages_are_taken_used_and_given_back(kernel_machine: KernelMachine, tmp_
         f"unshare -m sh -c 'umount {MODEL} && cmp -n 6000001 {MODEL} {copy}'; "
         f"! (echo x >>{MODEL}) 2>/dev/null; [ $(cat {POOL}) = 3 ]"
     )
-    assert "nothing to change" in place.invoke("models.pin").err
+    again = place.invoke("models.pin", "--format", "json")
+    assert "nothing to change" in again.err
+    assert again.data["result"] == "unchanged"
 
-    unpinned = place.invoke("models.unpin")
+    unpinned = place.invoke("models.unpin", "--format", "json")
     assert unpinned.rc == 0, unpinned
+    assert unpinned.data == {
+        "machine": again.data["machine"],
+        "service": "maps",
+        "result": "unpinned",
+    }
     assert "3 -> 0 (6 MiB given back)" in unpinned.err
     assert place.huge_kib() == 0
     assert place.state() == fresh

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from inferfleet.errors import FleetError
-from inferfleet.schema.kind import Options
+from inferfleet.schema.options import Options
 from inferfleet.services.argv import build, flags, merge_options
 
 VLLM = Options(style="vllm")

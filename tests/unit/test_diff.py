@@ -52,7 +52,28 @@ def test_lines_of_an_edit() -> None:
         "    +    image: two",
         "         cpus: 1",
         "~ replace a  (image changed)",
+        "Plan: 1 file, 1 service to restart.",
     ]
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_our_own_programs_are_one_line_and_what_the_user_says_is_shown(full: bool) -> None:
+    files = {"control": "a\nb\n", "process/a/run": "one\n", "compose.yaml": "x\n"}
+    new = make_release({"files": files})
+    fresh = parse_observed("end\n", ROOT)
+    lines = plan_lines(make_plan(new, fresh, Goal()), new, {}, full=full)
+    assert ("    +one" in lines, "    +b" in lines, "    +x" in lines) == (full, full, True)
+    if not full:
+        assert "+ create control  (2 lines; --full shows them)" in lines
+        assert "+ create process/a/run  (1 lines; --full shows them)" in lines
+    assert lines[-1] == "Plan: 3 files, 1 service to start."
+    old = make_release({"files": {**files, "control": "a\n", "process/a/run": "zero\n"}})
+    plan = make_plan(new, parse_observed(applied(old), ROOT), Goal())
+    before = {path: file.content for path, file in old.files.items()}
+    lines = plan_lines(plan, new, before, full=full)
+    # Under it stands what the user's options come to: a change there is the point of a plan.
+    assert "    +one" in lines
+    assert ("    +b" in lines) == full
 
 
 def test_nothing_to_change() -> None:
@@ -97,7 +118,12 @@ def test_data_is_json_and_complete() -> None:
     one = release("one")
     plan = make_plan(one, parse_observed("fact\tuser\tme\nend\n", ROOT), Goal())
     data = json.loads(json.dumps(plan_data(plan, one, {})))
-    assert sorted(data) == ["changes", "generation", "machine", "notes", "problems", "steps"]
+    assert sorted(data) == [
+        "changes", "counts", "generation", "machine", "notes", "problems", "steps",
+    ]  # fmt: skip
+    assert data["counts"] == {
+        "fetch": 0, "files": 2, "links": 0, "start": 1, "restart": 0, "stop": 0,
+    }  # fmt: skip
     assert data["generation"] == {"from": 0, "to": 1}
     assert [(s["action"], s["target"]) for s in data["steps"]] == [
         ("create", "compose.yaml"), ("create", "env/a.env"), ("start", "a"),

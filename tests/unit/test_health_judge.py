@@ -18,7 +18,8 @@ from inferfleet.paths import find_roots
 from inferfleet.release.failure import Failure, find_cause, latest, own_words
 from inferfleet.release.release import Counters
 from inferfleet.schema.fleet import Fleet
-from inferfleet.schema.machine import Machine, Restart
+from inferfleet.schema.machine import Machine
+from inferfleet.schema.restart import Restart
 from inferfleet.services.resolve import resolve
 from inferfleet.services.restarts import policy
 
@@ -308,6 +309,11 @@ CAUSES = [
     ("vllm", ["RuntimeError: something new"], "RuntimeError: something new"),
     ("ollama", ["o: Ollama cannot create q: template error: template: :1: unclosed action"],
      "refuses the template of the Modelfile: template: :1: unclosed action"),
+    ("mlflow", ["ModuleNotFoundError: No module named 'psycopg'"], "driver psycopg of the"),
+    ("mlflow", ['port 5433 failed: FATAL:  password authentication failed for user "mlflow"'],
+     "refuses the password of mlflow"),
+    ("mlflow", ['connection to server at "db", port 5433 failed: Connection refused'],
+     "no database answers at db"),
 ]  # fmt: skip
 
 

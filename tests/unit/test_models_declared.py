@@ -153,7 +153,7 @@ def test_a_mistake_in_a_model_file_is_told_once(
     text: str, error: str, used: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    files = {"inventory/models/tiny.yaml": text, "inventory/m.yaml": USES if used else ""}
+    files = {"inventory/models/tiny.yaml": text} | ({"inventory/m.yaml": USES} if used else {})
     assert error_lines(load_files(tmp_path, files)) == error
 
 

@@ -24,7 +24,7 @@ from inferfleet.models.needs import model_need
 from inferfleet.models.observe import ModelState, observe_script, parse_observed
 from inferfleet.models.stale import latest, staleness
 from inferfleet.models.transfer import transfer
-from inferfleet.models.transfer.fetch import ensure
+from inferfleet.models.transfer.fetch import bring
 from inferfleet.schema.machine import ModelSpec
 from inferfleet.secrets import Secret
 
@@ -91,7 +91,8 @@ def need_of(tmp_path: Path, spec: str | ModelSpec) -> ModelNeed:
 
 def fetch(need: ModelNeed, log: Log | None = None, **more: object) -> bool:
     more.setdefault("secrets", {})
-    return ensure(LocalHost("m1"), need, progress=log or Log(), **more)  # type: ignore[arg-type]
+    done = bring(LocalHost("m1"), need, progress=log or Log(), **more)  # type: ignore[arg-type]
+    return done.changed
 
 
 def look(*needs: ModelNeed) -> ModelState:
@@ -506,7 +507,7 @@ def test_a_run_killed_at_any_point_is_completed_by_the_next(tmp_path: Path) -> N
 
     for messages in range(1, 40):
         try:
-            ensure(Cut(messages), need, progress=Log(), secrets={}, update=True)
+            bring(Cut(messages), need, progress=Log(), secrets={}, update=True)
         except Killed:
             assert files_of(need) in (old, new)
             if (state := look(need)).present and state.stamp is not None:
@@ -603,13 +604,13 @@ def test_a_closed_connection_ends_the_download_on_the_machine(tmp_path: Path, hu
     program = (
         "import sys\n"
         "from inferfleet.hosts.local import LocalHost\n"
-        "from inferfleet.models.transfer.fetch import ensure\n"
+        "from inferfleet.models.transfer.fetch import bring\n"
         "from inferfleet.models.needs import model_need\n"
         "class Log:\n"
         "    def advance(self, key, done, total): done and print(done, flush=True)\n"
         "    def note(self, text): pass\n"
         "need = model_need('chat', 'org/tiny', 'hf', sys.argv[1])\n"
-        "ensure(LocalHost('m1'), need, progress=Log(), secrets={})\n"
+        "bring(LocalHost('m1'), need, progress=Log(), secrets={})\n"
     )
     import sys
 

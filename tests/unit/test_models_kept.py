@@ -14,7 +14,7 @@ import pytest
 from unit.models_servers import Asset, Hub, Server, serving
 
 from inferfleet.errors import FleetError
-from inferfleet.events import silent
+from inferfleet.events import Event, silent
 from inferfleet.hosts.local import LocalHost
 from inferfleet.models.declared import declared_model
 from inferfleet.models.need import ModelNeed
@@ -330,6 +330,9 @@ def test_verify_reads_every_byte(tmp_path: Path, hub: Hub) -> None:
     verdict, detail = checked()
     assert verdict == "wrong"
     assert f"{file}: expected {hashlib.sha256(BIG).hexdigest()}, found" in detail
+    said: list[Event] = []
+    list(verify(HOST, [(need, ("s",), look(need))], said.append, sudo=False))
+    assert {(e.doing, e.text) for e in said} == {("checking", need.title)}
     # What the message says repairs it.
     file.unlink()
     assert get(need, update=False).changed
@@ -423,3 +426,23 @@ def test_a_gated_model_is_refused_before_it_is_planned(tmp_path: Path, hub: Hub)
 
 def test_a_model_file_with_a_bare_repository_means_the_hub() -> None:
     assert declared_model("tiny", DeclaredModel(source="org/tiny")).source.scheme == "hf"
+
+
+@pytest.mark.parametrize("cache", ["hub/models--org--tiny", "models--org--tiny"])
+def test_files_of_the_hubs_own_cache_are_linked(tmp_path: Path, hub: Hub, cache: str) -> None:
+    """As huggingface_hub lays them out: blobs by checksum, links to them in snapshots."""
+    hub.publish({"c.json": SMALL, "m.bin": BIG, "n.bin": BIG[::-1]}, large=("m.bin", "n.bin"))
+    need = need_of(tmp_path)
+    blobs = Path(need.models_dir, cache, "blobs")
+    blobs.mkdir(parents=True)
+    blob = blobs / hashlib.sha256(BIG).hexdigest()
+    blob.write_bytes(BIG)
+    damaged = blobs / hashlib.sha256(BIG[::-1]).hexdigest()
+    damaged.write_bytes(BIG[:-1])
+    get(need)
+    assert content(need) == {"c.json": SMALL, "m.bin": BIG, "n.bin": BIG[::-1]}
+    asked = (f"/blob/{blob.name}", f"/blob/{damaged.name}")
+    assert [len(hub.storage.asked(path)) for path in asked] == [0, 1]
+    # The cache keeps its own, whatever becomes of ours.
+    assert Path(need.directory, "m.bin").samefile(blob)
+    assert damaged.read_bytes() == BIG[:-1]

@@ -16,10 +16,12 @@ from inferfleet.errors import FleetError
 from inferfleet.hosts.local import LocalHost
 from inferfleet.models.need import ModelNeed, Source
 from inferfleet.models.stamp import Stamp, StampFile
+from inferfleet.models.transfer.depot import Depot
 from inferfleet.models.transfer.fetch import Brought
 from inferfleet.operations import update
 from inferfleet.operations.route import Fleetwide
 from inferfleet.operations.survey import Survey, Want
+from inferfleet.run import sharing
 from inferfleet.tasks import carry
 from inferfleet.tasks.shelf import prune
 
@@ -87,12 +89,9 @@ def test_files_that_cannot_be_put_back_are_said_to_be_gone(monkeypatch: pytest.M
     def gone(*_: object, **__: object) -> None:
         raise FleetError("m1: the files are gone")
 
-    monkeypatch.setattr(update, "bring", lambda *_, **__: brought)
+    monkeypatch.setattr(sharing, "bring", lambda *_, **__: brought)
     monkeypatch.setattr(update, "put_back", gone)
-    depot: Any = SimpleNamespace(
-        holder=lambda *_: None, stock=lambda *_: None, give_up=lambda *_: None
-    )
-    plan = Fleetwide({"m1": Survey(session, observed, None, (want,))}, {}, depot)
+    plan = Fleetwide({"m1": Survey(session, observed, None, (want,))}, {}, Depot({}))
     (row,) = update.carry_out(plan, {}, lambda event: None, True)
     assert (row["verdict"], row["installed"]) == ("failed", "r2")
     assert row["detail"] == "s does not get ready; not put back: m1: the files are gone"

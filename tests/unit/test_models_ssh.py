@@ -16,7 +16,7 @@ from inferfleet.models.needs import model_need
 from inferfleet.models.observe import observe_script, parse_observed
 from inferfleet.models.prune import Removal, prune, removals
 from inferfleet.models.shelf import read_shelf
-from inferfleet.models.transfer.fetch import ensure
+from inferfleet.models.transfer.fetch import bring
 
 DATA = random.Random(3).randbytes(24_000_000)
 
@@ -65,15 +65,15 @@ def test_a_cut_push_goes_on_where_it_stopped(tmp_path: Path, host: SshHost) -> N
                 host.close()
 
     with pytest.raises(FleetError):
-        ensure(host, need, progress=Cutter(), secrets={})
+        bring(host, need, progress=Cutter(), secrets={})
     assert not Path(need.directory).exists()
     again = Log()
-    assert ensure(host, need, progress=again, secrets={})
+    assert bring(host, need, progress=again, secrets={}).changed
     assert again.moves[0] > 10_000_000
     assert Path(need.path).read_bytes() == DATA
     result = host.run(observe_script([need]))
     assert parse_observed(result.out.splitlines())[need.key].present
-    assert ensure(host, need, progress=again, secrets={}) is False
+    assert bring(host, need, progress=again, secrets={}).changed is False
 
 
 def test_pruning_looks_again_while_it_holds_the_lock(tmp_path: Path, host: SshHost) -> None:
@@ -82,7 +82,7 @@ def test_pruning_looks_again_while_it_holds_the_lock(tmp_path: Path, host: SshHo
     models = str(tmp_path / "models")
     need = model_need("chat", f"file:{source}", "hf", models)
     assert need is not None
-    assert ensure(host, need, progress=Log(), secrets={})
+    assert bring(host, need, progress=Log(), secrets={}).changed
 
     def look(held: str) -> list[Removal]:
         shelf = read_shelf(host, models, str(tmp_path / "root"), sudo=False)

@@ -10,7 +10,7 @@ from fleet_files import error_lines, load_files
 KIND = """\
 summary: takes a Modelfile
 api: ollama
-model-format: ollama
+model: {bare: ollama}
 default-port: 1
 parameters:
   num_ctx: a whole number
@@ -25,6 +25,7 @@ services:
     kind: talker
     program: /bin/x
     model: ollama:a:b
+    served-name: own
     modelfile:
       parameters: {PARAMETERS}
 """

@@ -71,6 +71,36 @@ def test_a_modelfile_replaces_its_service() -> None:
     assert replaced(before, render_cases.render_fleet(changed, "case-spark")) == {name}
 
 
+def test_a_modelfile_replaces_a_native_service() -> None:
+    fleet, name, machine = render_cases.fleet("spark"), "ollama-qwen3-32b-fp8", "case-spark"
+    spec = fleet.machines[machine].services[name].modelfile
+    assert spec is not None
+    native = render_cases.with_service(fleet, machine, name, runtime="systemd")
+    changed = render_cases.with_service(
+        native, machine, name, modelfile=spec.model_copy(update={"system": "Other."})
+    )
+    before = render_cases.render_fleet(native, machine)
+    after = render_cases.render_fleet(changed, machine)
+    assert replaced(before, after) == {name}
+    (path,) = [path for path in before.files if path.endswith("/Modelfile")]
+    assert b"Other." in after.files[path].content
+    unit = before.files[next(path for path in before.files if path.endswith(".service"))].content
+    assert b"Environment=OLLAMA_HOST=127.0.0.1:" in unit
+
+
+def test_a_template_of_a_modelfile_goes_before_that_of_the_weights() -> None:
+    fleet = render_cases.fleet("spark")
+    name, machine = "ollama-qwen3-32b-fp8", "case-spark"
+    spec = fleet.machines[machine].services[name].modelfile
+    assert spec is not None
+    for template, said in ((None, None), ("{{ .Prompt }}", "1")):
+        changed = spec.model_copy(update={"template": template})
+        over = render_cases.with_service(fleet, machine, name, modelfile=changed)
+        compose = render_cases.render_fleet(over, machine).files["compose.yaml"].content
+        environment = yaml.safe_load(compose)["services"][name]["environment"]
+        assert environment.get("OLLAMA_GO_TEMPLATE") == said
+
+
 def test_a_network_replaces_all_containers() -> None:
     fleet = render_cases.fleet("workstation")
     machine = fleet.machines[WORKSTATION].model_copy(update={"network": None})
@@ -163,7 +193,7 @@ def test_runtime_that_the_kind_has_not() -> None:
     error = failing("ollama", runtime="process")
     assert (error.what, error.hint) == (
         "ollama: the kind ollama does not run with the runtime process",
-        "it runs with compose",
+        "it runs with compose, systemd",
     )
 
 
@@ -223,7 +253,15 @@ def test_written_files(tmp_path: Path) -> None:
     release = render_cases.render_case("native")
     out = tmp_path / "out"
     written = write_release(release, out)
-    assert {str(path.relative_to(out)) for path in written} == {*release.files, "LINKS", ".units"}
+    assert {str(path.relative_to(out)) for path in written} == {
+        *release.files,
+        "LINKS",
+        ".units",
+        ".gitignore",
+    }
+    # Some of it is secret, and folders such as this one lie in repositories.
+    assert out.stat().st_mode & 0o777 == 0o700
+    assert (out / ".gitignore").read_text() == "*\n"
     for name, file in release.files.items():
         assert (out / name).read_bytes() == file.content
         assert (out / name).stat().st_mode & 0o777 == file.mode

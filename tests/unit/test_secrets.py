@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inferfleet.errors import FleetErrors
-from inferfleet.secrets import MAX_BYTES, MIN_REDACTED, Origin, Redactor, Secret, resolve
+from inferfleet.errors import FleetError, FleetErrors
+from inferfleet.secrets import MAX_BYTES, MIN_REDACTED, Origin, Redactor, Secret, Vault, resolve
 
 CANARY = "canary-7f3a"
 
@@ -123,6 +123,31 @@ def test_all_that_is_missing_is_named_at_once() -> None:
         "secret B: the environment variable B is not set",
         "secret C: the machine names no such secret",
     ]
+
+
+def test_a_vault_fetches_what_is_asked_for_and_that_once(tmp_path: Path) -> None:
+    once = tmp_path / "once"
+    script = f"[ ! -e {once} ] && : >{once} && echo value"
+    origins = {
+        "KEY": Origin(command=("sh", "-c", script)),
+        "AWAY": Origin(env="NOT_SET_ANYWHERE"),
+    }
+    hidden: list[Secret] = []
+    vault = Vault(origins, hidden.extend)
+    assert not once.exists()
+    assert ("KEY" in vault, "AWAY" in vault, "other" in vault) == (True, True, False)
+    vault.fetch(["KEY", "other"])
+    assert vault["KEY"].reveal() == "value"
+    assert vault.get("other") is None
+    assert hidden == [Secret("value")]
+    with pytest.raises(FleetError, match="secret AWAY: the environment variable"):
+        vault.get("AWAY")
+
+    lenient = Vault({"AWAY": origins["AWAY"]}, hidden.extend, lenient=True)
+    lenient.fetch(["AWAY"])
+    assert "AWAY" not in lenient
+    assert lenient.get("AWAY") is None
+    assert dict(lenient) == {}
 
 
 def test_a_command_gets_no_input_and_no_shell() -> None:

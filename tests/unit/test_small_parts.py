@@ -9,7 +9,7 @@ import pytest
 from plan_cases import ROOT, applied, edited, make_release, make_unit
 
 from inferfleet.apply.generations import read_generation, read_history
-from inferfleet.errors import FleetError
+from inferfleet.errors import USAGE, FleetError, FleetErrors, Where
 from inferfleet.events import Event
 from inferfleet.health.ask import token_request
 from inferfleet.health.ready import check
@@ -23,7 +23,7 @@ from inferfleet.plan.plan import Goal, down_plan, make_plan
 from inferfleet.plan.undo import way_back
 from inferfleet.release.manifest import dump_manifest
 from inferfleet.run.session import Session
-from inferfleet.show import Reporter, hidden, mib, output, say
+from inferfleet.show import Reporter, hidden, mib, narrow_table, output, say
 
 
 class Answers(LocalHost):
@@ -49,6 +49,54 @@ def test_answers_keep_their_order_and_errors_their_machine() -> None:
     assert [a.machine for a in answers] == names
     assert [a.value for a in answers if a.error is None] == [n.upper() for n in names if n != "m7"]
     assert [a.machine for a in answers if a.error] == ["m7"]
+
+
+def test_an_error_says_whose_it_is_once() -> None:
+    def work(name: str) -> None:
+        if name == "a":
+            raise FleetErrors([FleetError("no key", "get one", code=USAGE)])
+        raise FleetError(f"{name} is away", where=Where("x.yaml", 3, 1))
+
+    a, b = (answer.error for answer in on_each(["a", "b"], work))
+    assert a is not None
+    assert b is not None
+    assert str(a) == "a: no key\nhint: get one"
+    assert (a.what, a.hint, a.code) == ("no key", "get one", USAGE)
+    assert str(b) == "x.yaml:3:1: b is away"
+    assert b.data == {"what": "b is away", "hint": "", "where": "x.yaml:3:1", "code": 1}
+    both = FleetErrors([FleetError("one"), FleetError("two")])
+    assert both.what == "2 errors"
+    assert [error["what"] for error in both.of("m").data["errors"]] == ["one", "two"]
+    assert str(both.of("m")) == "m: one\nm: two"
+
+
+WIDE = [
+    {"machine": "m1", "model": "Qwen/Qwen3-32B-FP8", "size": 12, "free": "", "why": "a " * 30},
+    {"machine": "m1", "model": "smol", "size": 3, "free": None, "why": ""},
+]
+
+
+def test_a_narrow_terminal_loses_no_word() -> None:
+    columns = ["machine", "model", "size", "free", "why"]
+    assert narrow_table(WIDE, columns, 200)[0].split() == ["MACHINE", "MODEL", "SIZE", "WHY"]
+    assert narrow_table(WIDE, columns, 40) == [
+        "MODEL               SIZE",
+        "Qwen/Qwen3-32B-FP8  12",
+        "    why: a a a a a a a a a a a a a a a a",
+        "      a a a a a a a a a a a a a a",
+        "smol                3",
+    ]
+    assert all(len(line) <= 24 for line in narrow_table(WIDE, columns, 24))
+    # In the only row nothing is the same as in others.
+    only = narrow_table(WIDE[1:], ["machine", "model", "why"], 12)
+    assert only == ["MACHINE", "m1", "    model:", "      smol"]
+
+
+def test_a_table_without_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    output([], ["a"], "table", "nothing to remove")
+    assert capsys.readouterr() == ("", "nothing to remove\n")
+    output([], ["a"], "json", "nothing to remove")
+    assert capsys.readouterr() == ("[]\n", "")
 
 
 def test_machines_work_at_the_same_time() -> None:
@@ -124,7 +172,7 @@ def test_history_of_a_failed_release_is_not_another_ones() -> None:
         "kept\t1\nkept\t2\ncurrent\t.inferbase/generations/2\n"
         "entry\t100\tann@x\tup\t0\t1\tup\n"
         "entry\t200\tann@x\trolled-back\t1\t2\tup\n"
-        "entry\t300\tann@x\tup\t1\t2\tup\n"
+        "entry\t300\tann@x\tup\t1\t2\tup\t/app at 1a2b\n"
         "entry\tbroken\nentry\t1\t2\n"
     )
     entries = read_history(Answers(text), ROOT, sudo=False)
@@ -133,6 +181,7 @@ def test_history_of_a_failed_release_is_not_another_ones() -> None:
         (200, "rolled-back", False, False),
         (300, "up", True, True),
     ]
+    assert [e.by for e in entries] == ["", "", "/app at 1a2b"]
 
 
 @pytest.mark.parametrize(
@@ -209,7 +258,7 @@ def test_the_way_back_of_an_edit_an_addition_and_a_removal() -> None:
 def test_the_way_back_of_down_starts_again_what_ran() -> None:
     release = make_release({})
     seen = parse_observed(applied(release), ROOT)
-    plan = down_plan("box", seen, None)
+    plan = down_plan(release, seen, None)
     undo = way_back(release, seen, plan)
     assert (undo.remove, undo.stop, undo.replace) == ((), (), ("a",))
     assert undo.returns(plan)

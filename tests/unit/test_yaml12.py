@@ -83,7 +83,13 @@ def test_every_number_survives(number: float) -> None:
     assert type(scalar(repr(number))) is type(number)
 
 
+EMPTY = (
+    "f:1:1: is empty\nhint: write keys, or `null` to remove our file of the same name, or delete it"
+)
 REFUSED = [
+    ("", EMPTY),
+    ("# nothing but a comment\n", EMPTY),
+    ("---\n", EMPTY),
     ("a: 1\nb: 2\na: 3\n", "f:3:1: the key a is there twice, first on line 1"),
     ("a:\n  b: 1\n  'b': 2\n", "f:3:3: the key b is there twice, first on line 2"),
     ("a: {b: 1, b: 2}\n", "f:1:11: the key b is there twice, first on line 1"),
@@ -132,9 +138,6 @@ def test_refusals(text: str, error: str, pure: bool) -> None:
 
 
 ACCEPTED = [
-    ("", {}),
-    ("# nothing but a comment\n", {}),
-    ("---\n", {}),
     ("---\na: 1\n...\n", {"a": 1}),
     ("\ufeffa: 1\n", {"a": 1}),
     ("a: 1\r\nb: 2\r\n", {"a": 1, "b": 2}),
@@ -151,6 +154,13 @@ ACCEPTED = [
 @pytest.mark.parametrize(("text", "data"), ACCEPTED)
 def test_accepted(text: str, data: object, pure: bool) -> None:
     assert plain(read(text.encode(), "f", pure=pure)) == data
+
+
+@pytest.mark.parametrize("pure", PARSERS)
+@pytest.mark.parametrize("text", ["null\n", "~", "--- Null # gone\n"])
+def test_null_alone_is_no_mistake(text: str, pure: bool) -> None:
+    document = read(text.encode(), "f", pure=pure)
+    assert (document.root, document.errors, document.null) == (None, [], True)
 
 
 SYNTAX = [
@@ -222,7 +232,7 @@ def test_limits(pure: bool) -> None:
 
     (error,) = read(b"#" * (MAX_BYTES + 1), "f", pure=pure).errors
     assert error.what == f"is larger than {MAX_BYTES} bytes"
-    assert read(b"#" * MAX_BYTES, "f", pure=pure).errors == []
+    assert read(b"a:\n" + b"#" * (MAX_BYTES - 3), "f", pure=pure).errors == []
 
 
 def test_all_mistakes_of_a_file_are_found() -> None:
@@ -274,7 +284,7 @@ def test_any_text_is_read_or_refused_with_a_place(text: str) -> None:
     for pure in (False, True):
         document = read(text.encode(), "f", pure=pure)
         if document.root is None:
-            assert document.errors
+            assert bool(document.errors) != document.null
         for error in document.errors:
             assert error.where.line >= 1
             assert error.where.line <= text.count("\n") + 1

@@ -93,7 +93,7 @@ def parse_source(text: str, default_scheme: str | None) -> Source:
         return _ollama(text, text)
     if default_scheme == "hf" and not colon:
         return _hf(text, text)
-    if colon and re.fullmatch(r"[a-z]+", scheme):
+    if colon and re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme) and not _OLLAMA.fullmatch(text):
         raise _bad(text, f"has the unknown scheme {scheme}:", _ALLOWED)
     raise _bad(text, "has no scheme, and this kind of service has no default one", _ALLOWED)
 

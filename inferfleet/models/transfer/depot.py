@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
-from inferfleet.models.transfer.peer import Holder
+if TYPE_CHECKING:
+    from inferfleet.models.transfer.peer import Holder
 
 
 class Depot:
@@ -21,6 +23,10 @@ class Depot:
         self._holders: dict[tuple[str, str], list[Holder]] = {}
         self._fetching: dict[tuple[str, str], str] = {}
 
+    def shares(self, machine: str) -> bool:
+        """Whether the machine has a site."""
+        return machine in self._sites
+
     def appoint(self, machine: str, key: str) -> None:
         """The machine will fetch for its site; the first one that is named for a key counts."""
         if machine in self._sites:
@@ -33,14 +39,16 @@ class Depot:
                 self._holders.setdefault((self._sites[machine], key), []).append(holder)
                 self._changed.notify_all()
 
-    def holder(self, machine: str, key: str) -> Holder | None:
+    def holder(
+        self, machine: str, key: str, waits: Callable[[str], None] = lambda _: None
+    ) -> Holder | None:
         """From whom to copy; waits while another machine of the site fetches the model.
 
-        None: the machine fetches it itself.
+        None: the machine fetches it itself. waits: told of each machine that is waited for.
         """
         if machine not in self._sites:
             return None
-        place = (self._sites[machine], key)
+        place, told = (self._sites[machine], key), ""
         with self._changed:
             while True:
                 found = [h for h in self._holders.get(place, []) if h.host.name != machine]
@@ -50,8 +58,12 @@ class Depot:
                     self._holders[place].remove(chosen)
                     self._holders[place].append(chosen)
                     return chosen
-                if self._fetching.setdefault(place, machine) == machine:
+                fetcher = self._fetching.setdefault(place, machine)
+                if fetcher == machine:
                     return None
+                if fetcher != told:
+                    waits(fetcher)
+                    told = fetcher
                 self._changed.wait()
 
     def give_up(self, machine: str, key: str | None = None) -> None:

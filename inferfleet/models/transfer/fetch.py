@@ -50,22 +50,6 @@ class _Order:
     supply: Supply | None = None
 
 
-def ensure(
-    host: Host,
-    need: ModelNeed,
-    *,
-    progress: Progress,
-    secrets: Mapping[str, Revealing],
-    update: bool = False,
-    sudo: bool = False,
-    root: str = "",
-) -> bool:
-    """Make the model be on the machine; True when its files or its aliases changed. See bring."""
-    return bring(
-        host, need, progress=progress, secrets=secrets, update=update, sudo=sudo, root=root
-    ).changed
-
-
 def bring(
     host: Host,
     need: ModelNeed,

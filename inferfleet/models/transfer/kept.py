@@ -49,18 +49,32 @@ def kept_contents(known: Iterable[Kept], need: ModelNeed) -> Contents | None:
 
 
 def reuse(store: Store, contents: Contents, known: Iterable[Kept], sizes: dict[str, int]) -> None:
-    """Link files with the same checksum from other revisions; sizes learns of them."""
+    """Link files with the same checksum from other revisions, or from a cache of the hub's own
+    client in the models directory; sizes learns of them."""
     have = {
         file.sha256: (f"{kept.place}/{file.path}", file.size)
         for kept in known
         for file in kept.stamp.files
     }
     for file in contents.files:
-        if file.path in sizes or file.sha256 not in have:
+        if file.path in sizes:
             continue
-        old, count = have[file.sha256]
-        if store.reuse(file.path, old):
-            sizes[file.path] = count
+        if file.sha256 in have:
+            old, count = have[file.sha256]
+            if store.reuse(file.path, old):
+                sizes[file.path] = count
+        elif file.size is not None and any(
+            store.reuse(file.path, blob) for blob in _blobs(store.need, file.sha256)
+        ):
+            sizes[file.path] = file.size
+
+
+def _blobs(need: ModelNeed, sha256: str | None) -> list[str]:
+    """Where huggingface_hub keeps a large file, below HF_HOME and below the cache itself."""
+    if need.source.scheme != "hf" or sha256 is None:
+        return []
+    blob = f"models--{need.source.name.replace('/', '--')}/blobs/{sha256}"
+    return [f"hub/{blob}", blob]
 
 
 def _same_choice(kept: Kept, need: ModelNeed) -> bool:
