@@ -3,13 +3,14 @@
 #
 # Variables: root, from (the generation in force, or 0), to, back (the generation that a failure
 # returns to, or 0), size (0: generation $to is there already), who, when, what, by (the checkouts
-# that the run is from), confirm (yes: a commit proves $to good), keep (how many generations stay), silence (seconds without a word of
-# the operator after which the run is given up); as lists separated by blanks: gone (services to
-# remove), replace, start, room (KiB of memory that must be available before anything is started,
-# 0: whatever there is), forget (paths under .inferbase that only removed services had), and for
-# the way back: back_remove, back_stop, back_replace, back_forget; as lines path<tab>target: links,
-# unlinks, back_links, back_unlinks; as lines generation<tab>service: left (what an interrupted run
-# may have left running that neither the generation in force nor the new one knows).
+# that the run is from), confirm (yes: a commit proves $to good), keep (how many generations stay),
+# silence (seconds without a word of the operator after which the run is given up); as lists
+# separated by blanks: gone (services to remove), replace, start, room (KiB of memory that must be
+# available before anything is started, 0: whatever there is), forget (paths under .inferbase that
+# only removed services had), and for the way back: back_remove, back_stop, back_replace,
+# back_forget; as lines path<tab>target: links, unlinks, back_links, back_unlinks; as lines
+# generation<tab>service: left (what an interrupted run may have left running that neither the
+# generation in force nor the new one knows).
 #
 # A lost connection never stops it half way: it goes on to the end of its step, finds no
 # verdict, and leaves the journal for the next run. What is in force is always what the link

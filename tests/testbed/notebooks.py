@@ -6,32 +6,19 @@ Too heavy for every run: tests that need it are slow ones, and build it once. Ru
 
 from __future__ import annotations
 
-import shutil
-import sys
 from pathlib import Path
 
-from testbed.shell import alone, cache_dir, run
+from testbed.wheels import environment
 
 # The versions that services/jupyter.yaml and services/mlflow.yaml know the options of.
 WHEELS = ["jupyterlab==4.6.6", "mlflow==3.17.2"]
 # PostgreSQL 16 with its programs, and the driver that MLflow's full image brings.
 DATABASE = ["pgserver==0.1.4", "psycopg2-binary==2.9.13"]
-_READY = "inferbase-ready"
 
 
 def build() -> Path:
-    """The environment, built when it is not there; other sessions wait meanwhile."""
-    with alone("notebooks"):
-        folder = cache_dir() / "notebooks"
-        ready = folder / _READY
-        wanted = f"{sys.version}\n{' '.join([*WHEELS, *DATABASE])}\n"
-        if not ready.exists() or ready.read_text() != wanted:
-            shutil.rmtree(folder, ignore_errors=True)
-            run(sys.executable, "-m", "venv", folder)
-            pip = [folder / "bin" / "pip", "--disable-pip-version-check", "--quiet"]
-            run(*pip, "install", *WHEELS, *DATABASE, timeout=1800)
-            ready.write_text(wanted)
-        return folder
+    """The environment, built when it is not there."""
+    return environment("notebooks", *WHEELS, *DATABASE)
 
 
 def postgresql(environment: Path) -> Path:
