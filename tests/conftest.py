@@ -6,6 +6,7 @@ So a file's expensive fixtures (a machine, a running service, a download) are ma
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 
 import pytest
@@ -19,6 +20,11 @@ _LONG = (
     "faults/test_faults_killed.py",
     "/e2e/",
 )
+
+
+# A shell starts a command in the background with SIGINT ignored, and so would all that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_auto_num_workers() -> int:

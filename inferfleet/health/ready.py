@@ -20,7 +20,9 @@ POLL_SECONDS = 0.25
 STATE_SECONDS = 1.0
 CRASH_LOOKS = 3
 # Answers with one of the kind's failures in them: the engine tried, and would try without end.
+# Unified memory that another engine has left may be free up to a minute later only.
 REFUSED_LOOKS = 3
+REFUSED_SECONDS = 60.0
 REQUEST_SECONDS = 120.0
 
 
@@ -142,7 +144,7 @@ def _wait_one(
 ) -> Readiness:
     assert unit.probe is not None
     deadline = began + unit.probe.timeout
-    refusals = 0
+    refusals, first = 0, 0.0
     told: set[str] = set()
     while True:
         left = deadline - time.monotonic()
@@ -160,8 +162,11 @@ def _wait_one(
             told.add(found.detail)
         if trouble := watch.trouble(units):
             return Readiness(trouble[0], "down", trouble[1], seconds)
-        refusals += found.stage == "http" and find_cause([found.detail], failures) is not None
-        if found.stage == "refused" or refusals >= REFUSED_LOOKS:
+        if found.stage == "http" and find_cause([found.detail], failures) is not None:
+            refusals += 1
+            first = first or time.monotonic()
+        given_up = refusals >= REFUSED_LOOKS and time.monotonic() - first >= REFUSED_SECONDS
+        if found.stage == "refused" or given_up:
             return replace(found, seconds=seconds)
         if left <= 0:
             return Readiness(

@@ -10,6 +10,7 @@ import pytest
 from testbed.ollama_server import Ollama
 
 from inferfleet.events import Event
+from inferfleet.health import ready
 from inferfleet.health.ready import REFUSED_LOOKS, wait_ready
 from inferfleet.hosts.local import LocalHost
 from inferfleet.observe.observed import UnitState
@@ -38,7 +39,8 @@ def waited(ollama: Ollama, failures: Any, seconds: int) -> tuple[Any, list[Event
     return found, told
 
 
-def test_what_is_recognised_ends_the_wait(ollama: Ollama) -> None:
+def test_what_is_recognised_ends_the_wait(ollama: Ollama, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ready, "REFUSED_SECONDS", 0.0)
     ollama.dies = KILLED
     found, _ = waited(ollama, FAILURES, 600)
     assert (found.ready, found.stage) == (False, "http")
@@ -51,6 +53,20 @@ def test_what_is_not_recognised_is_waited_for(ollama: Ollama) -> None:
     found, told = waited(ollama, FAILURES, 2)
     assert "not ready after 2 s" in found.detail
     assert len(told) == 1
+
+
+def test_memory_may_come_back_late(ollama: Ollama, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ready, "POLL_SECONDS", 0.01)
+    ollama.dies = KILLED
+    heard = ollama.generate
+
+    def much_later(*words: Any) -> Any:
+        if [path for path, _ in ollama.calls].count("/api/generate") > 5 * REFUSED_LOOKS:
+            ollama.dies = ""
+        return heard(*words)
+
+    ollama.generate = much_later  # type: ignore[method-assign]
+    assert waited(ollama, FAILURES, 600)[0].ready
 
 
 def test_one_that_recovers_is_ready(ollama: Ollama) -> None:
