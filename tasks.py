@@ -19,6 +19,6 @@ if Path(inferfleet.__path__[0]).resolve() != HERE / "inferfleet":
 
 from inferfleet.tasks import ns  # noqa: E402 - of no other engine
 
-ns.name = HERE.name
+ns.name = Path(__file__).absolute().parent.name  # also where the mount is a link
 
 __all__ = ["ns"]

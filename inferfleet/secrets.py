@@ -121,33 +121,38 @@ class Vault(Mapping[str, Secret]):
     ) -> None:
         self._origins, self._hide, self._lenient = origins, hide, lenient
         self._found: dict[str, Secret] = {}
-        self._absent: set[str] = set()
+        self._failed: dict[str, FleetErrors] = {}
         self._lock = threading.RLock()
 
     def fetch(self, names: Iterable[str]) -> None:
         """Have these ready. Raises FleetErrors with every one that cannot be had, if strict."""
+        errors: list[FleetError] = []
         with self._lock:
-            wanted = [n for n in names if n in self._origins and n not in self._found]
-            if not self._lenient:
-                self._keep(resolve(self._origins, wanted))
-            for name in wanted if self._lenient else ():
-                try:
-                    self._keep(resolve(self._origins, [name]))
-                except FleetError:
-                    self._absent.add(name)
+            for name in names:
+                if name not in self._origins or name in self._found:
+                    continue
+                # Once a run: a program may take its time, or ask a person.
+                if name not in self._failed:
+                    try:
+                        self._keep(resolve(self._origins, [name]))
+                    except FleetErrors as error:
+                        self._failed[name] = error
+                errors += self._failed[name].errors if name in self._failed else []
+        if errors and not self._lenient:
+            raise FleetErrors(errors)
 
     def _keep(self, found: Mapping[str, Secret]) -> None:
         self._found.update(found)
         self._hide(found.values())
 
     def __getitem__(self, name: str) -> Secret:
-        if name in self._origins and name not in self._absent:
+        if name in self._origins:
             self.fetch([name])
         return self._found[name]
 
     def __contains__(self, name: object) -> bool:
         if self._lenient and isinstance(name, str):
-            self.fetch([] if name in self._absent else [name])
+            self.fetch([name])
             return name in self._found
         return name in self._origins
 

@@ -63,28 +63,39 @@ def narrow_table(
     """The lines of a table that is wider than a terminal of this many characters.
 
     Columns that are empty go, then, while it is still too wide, those that say the same in every
-    row; then the widest ones but the first stand below each row, with their names.
+    row, which a line above says once; then the widest ones but the first stand below each row,
+    with their names.
     """
     cells = [{c: " ".join(_cell(row.get(c)).splitlines()) for c in columns} for row in rows]
     kept = [c for c in columns if any(row[c] not in {"", "-"} for row in cells)]
     below: list[str] = []
     same = [c for c in kept if len(cells) > 1 and len({row[c] for row in cells}) == 1]
+    once: list[str] = []
     while same and len(kept) > 1 and _wide(cells, kept) > width:
-        kept.remove(same.pop(0))
+        once.append(same.pop(0))
+        kept.remove(once[-1])
     while len(kept) > 1 and _wide(cells, kept) > width:
         widest = max(kept[1:], key=lambda c: max(len(row[c]) for row in cells))
         kept.remove(widest)
         below.append(widest)
     head, *lines = plain_table(rows, kept)
-    found = [head]
+    found = _said("all: ", "  ", cells[0], once, width) if once else []
+    found.append(head)
     for line, row in zip(lines, cells, strict=True):
         found.append(line)
         said = [c for c in columns if c in below and row[c] not in {"", "-"}]
-        found += textwrap.wrap(
-            "; ".join(f"{_head(column).lower()}: {row[column]}" for column in said), width,
-            initial_indent="    ", subsequent_indent="      ", break_on_hyphens=False,
-        )  # fmt: skip
+        found += _said("    ", "      ", row, said, width)
     return found
+
+
+def _said(
+    first: str, indent: str, row: Mapping[str, str], columns: Sequence[str], width: int
+) -> list[str]:
+    """Some columns of a row as lines of text."""
+    return textwrap.wrap(
+        "; ".join(f"{_head(column).lower()}: {row[column]}" for column in columns), width,
+        initial_indent=first, subsequent_indent=indent, break_on_hyphens=False,
+    )  # fmt: skip
 
 
 def _wide(cells: Sequence[Mapping[str, str]], columns: Sequence[str]) -> int:

@@ -37,7 +37,8 @@ class Provenance:
     def __str__(self) -> str:
         """One line without tabs."""
         engine = f", engine {self.engine}" if self.engine else ""
-        return " ".join(f"{self.project}{engine}".split())
+        line = " ".join(f"{self.project}{engine}".split())
+        return line.encode("utf-8", "replace").decode()  # a folder's name may be any bytes
 
     def elsewhere(self, other: Provenance) -> bool:
         """Whether the other run was of another person or in another place."""

@@ -42,6 +42,9 @@ def write_release(release: Release, out: Path) -> list[Path]:
         content["LINKS"] = _links(release)
     for path in {*content, *ours}:
         _check(out, path, ours.get(path))
+    # Git would ignore them, too.
+    if out.is_dir() and not (out / LIST).exists() and any(out.iterdir()):
+        raise FleetError(f"{out} holds files that are not of a rendering", "name another folder")
     new = {path: [file.sha256] for path, file in content.items()}
     # Mode before content.
     out.mkdir(parents=True, exist_ok=True)

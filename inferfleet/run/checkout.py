@@ -60,7 +60,7 @@ def _named(git: Path, name: str) -> str:
     for folder in (git, common):
         if (folder / name).is_file():
             return _line(folder / name)
-    for line in (common / "packed-refs").read_text("utf-8").splitlines():
+    for line in (common / "packed-refs").read_text("utf-8", "replace").splitlines():
         revision, _, packed = line.partition(" ")
         if packed == name:
             return revision

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from inferfleet.errors import LOCKED, FleetError
 from inferfleet.models.observe import fits, parse_observed
 from inferfleet.models.transfer.depot import Depot
 from inferfleet.models.transfer.fetch import Brought, bring
@@ -53,18 +54,26 @@ class Sharing:
         closed: Callable[[Holder], str] = lambda _: "",
     ) -> Brought:
         """As fetch.bring, but from a machine of the site that has the model, or waits for one
-        that is fetching it. closed: why the two cannot copy directly, where that is known."""
-        machine, done = session.host.name, False
+        that is fetching it; a copy that fails falls back to the next machine, or the source.
+        closed: why the two cannot copy directly, where that is known."""
+        machine, bad, done = session.host.name, set[str](), False
         try:
-            holder = self._depot.holder(
-                machine, need.key, lambda other: progress.note(f"waits for {other}, to copy it")
-            )
-            supply = _copy(holder, session, progress, closed(holder)) if holder else None
-            brought = bring(
-                session.host, need, progress=progress, secrets=session.secrets, update=update,
-                sudo=session.sudo, root=session.release.root, supply=supply,
-            )  # fmt: skip
-            done = True
+            while not done:
+                holder = self._depot.holder(
+                    machine, need.key, lambda other: progress.note(f"waits for {other}"), bad
+                )
+                supply = _copy(holder, session, progress, closed(holder)) if holder else None
+                try:
+                    brought = bring(
+                        session.host, need, progress=progress, secrets=session.secrets,
+                        update=update, sudo=session.sudo, root=session.release.root, supply=supply,
+                    )  # fmt: skip
+                    done = True
+                except FleetError as error:
+                    if holder is None or error.code == LOCKED:
+                        raise
+                    bad.add(holder.host.name)
+                    progress.note(f"not copied from {holder.host.name}: {error.what}")
         finally:
             if not done:
                 self._depot.give_up(machine, need.key)

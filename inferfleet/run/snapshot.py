@@ -34,7 +34,7 @@ SETTLED_NS = 1_000_000_000
 READ = ("inventory", "services", "hostprep", "templates")
 PROGRAM = (
     "", "schema", "load", "services", "render", "release", "run", "plan", "gateway", "hostprep",
-    "models", "models/sources",
+    "hosts", "models", "models/sources",
 )  # fmt: skip
 
 

@@ -111,7 +111,8 @@ def as_called(text: str) -> str:
 
     names = {name for names in ns.task_names.items() for name in (names[0], *names[1])}
     for word in sys.argv[1:]:
-        for name in names:
+        # hostprep.apply before apply.
+        for name in sorted(names, key=len, reverse=True):
             if word.endswith(f".{name}") and word not in names:
                 mount = word.removesuffix(name)
                 return re.sub(r"\binvoke (?=[a-z])", f"invoke {mount}", text)

@@ -281,3 +281,15 @@ def test_the_real_script_reads_a_real_folder(tmp_path: Path) -> None:
     assert found.held == {A}
     assert found.free > 0
     assert found.users("hf/x/main") == list(found.uses)
+
+
+def test_one_that_cannot_be_copied_from_is_passed_over() -> None:
+    depot = Depot(SITES)
+    assert depot.holder("a", "k") is None
+    depot.stock("a", "k", holder("a"))
+    assert depot.holder("b", "k").host.name == "a"
+    # b cannot copy from a: nobody is fetching any more, so b fetches, and c copies from a.
+    assert depot.holder("b", "k", but={"a"}) is None
+    assert depot.holder("c", "k").host.name == "a"
+    depot.stock("b", "k", holder("b"))
+    assert depot.holder("c", "k", but={"a"}).host.name == "b"

@@ -16,6 +16,7 @@ from inferfleet.errors import FleetError
 from inferfleet.release.release import Release
 from inferfleet.render.render import render, write_release
 from inferfleet.schema.fleet import Fleet
+from inferfleet.schema.machine import Service
 from inferfleet.secrets import Secret
 
 WORKSTATION = "case-workstation"
@@ -86,6 +87,24 @@ def test_a_modelfile_replaces_a_native_service() -> None:
     assert b"Other." in after.files[path].content
     unit = before.files[next(path for path in before.files if path.endswith(".service"))].content
     assert b"Environment=OLLAMA_HOST=127.0.0.1:" in unit
+
+
+@pytest.mark.parametrize(("bind", "host"), [("::1", "[::1]"), ("10.0.0.1", "10.0.0.1")])
+def test_an_address_before_a_port(bind: str, host: str) -> None:
+    spark, name = render_cases.fleet("spark"), "ollama-qwen3-32b-fp8"
+    native = render_cases.with_service(spark, "case-spark", name, runtime="systemd", bind=bind)
+    files = render_cases.render_fleet(native, "case-spark").files
+    unit = next(one.content.decode() for path, one in files.items() if path.endswith(".service"))
+    assert f"Environment=OLLAMA_HOST={host}:11434\n" in unit.replace('"', "")
+    exporter = Service(kind="node-exporter", bind=bind)
+    for runtime in ("compose", "systemd"):
+        changed = exporter.model_copy(update={"runtime": runtime})
+        machine = spark.machines["case-spark"].model_copy(update={"services": {"node": changed}})
+        fleet = dataclasses.replace(spark, machines={"case-spark": machine})
+        files = render_cases.render_fleet(fleet, "case-spark").files
+        text = "".join(one.content.decode() for one in files.values())
+        assert f"--web.listen-address={host}:9100" in text
+        assert (f"http://{host}:9100/" in text) is (runtime == "compose")
 
 
 def test_a_template_of_a_modelfile_goes_before_that_of_the_weights() -> None:
@@ -274,6 +293,13 @@ def test_what_is_gone_is_removed(tmp_path: Path) -> None:
     write_release(render_cases.render_case("laptop"), tmp_path)
     assert not (tmp_path / "compose.yaml").exists()
     assert (tmp_path / "process/smollm2/run").exists()
+
+
+def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(FleetError, match="holds files that are not of a rendering"):
+        write_release(render_cases.render_case("spark"), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 @pytest.mark.parametrize("spoil", ["foreign", "edited", "link", "parent link"])

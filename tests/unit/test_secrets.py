@@ -143,6 +143,14 @@ def test_a_vault_fetches_what_is_asked_for_and_that_once(tmp_path: Path) -> None
     with pytest.raises(FleetError, match="secret AWAY: the environment variable"):
         vault.get("AWAY")
 
+    # One that fails is not tried again: a program may take a minute, or ask a person.
+    tries = tmp_path / "tries"
+    failing = Vault({"T": Origin(command=("sh", "-c", f"echo x >>{tries}; exit 3"))}, hidden.extend)
+    for _ in range(3):
+        with pytest.raises(FleetError, match="secret T"):
+            failing.fetch(["T"])
+    assert tries.read_text() == "x\n"
+
     lenient = Vault({"AWAY": origins["AWAY"]}, hidden.extend, lenient=True)
     lenient.fetch(["AWAY"])
     assert "AWAY" not in lenient

@@ -80,6 +80,7 @@ def test_a_narrow_terminal_loses_no_word() -> None:
     columns = ["machine", "model", "size", "free", "why"]
     assert narrow_table(WIDE, columns, 200)[0].split() == ["MACHINE", "MODEL", "SIZE", "WHY"]
     assert narrow_table(WIDE, columns, 40) == [
+        "all: machine: m1",
         "MODEL               SIZE",
         "Qwen/Qwen3-32B-FP8  12",
         "    why: a a a a a a a a a a a a a a a a",
@@ -87,6 +88,11 @@ def test_a_narrow_terminal_loses_no_word() -> None:
         "smol                3",
     ]
     assert all(len(line) <= 24 for line in narrow_table(WIDE, columns, 24))
+    # What is the same everywhere may be the very thing to know.
+    failed = [{"machine": f"spark{n}", "state": "failed", "detail": "x" * 30} for n in (1, 2)]
+    assert narrow_table(failed, ["machine", "state", "detail"], 44)[:2] == [
+        "all: state: failed", "MACHINE  DETAIL"
+    ]  # fmt: skip
     # In the only row nothing is the same as in others.
     only = narrow_table(WIDE[1:], ["machine", "model", "why"], 12)
     assert only == ["MACHINE", "m1", "    model:", "      smol"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,22 +36,32 @@ class Depot:
         """A machine has the model; its site may copy from it from now on."""
         if machine in self._sites:
             with self._changed:
-                self._holders.setdefault((self._sites[machine], key), []).append(holder)
+                place = (self._sites[machine], key)
+                self._holders.setdefault(place, []).append(holder)
+                if self._fetching.get(place) == machine:
+                    del self._fetching[place]
                 self._changed.notify_all()
 
     def holder(
-        self, machine: str, key: str, waits: Callable[[str], None] = lambda _: None
+        self,
+        machine: str,
+        key: str,
+        waits: Callable[[str], None] = lambda _: None,
+        but: Collection[str] = (),
     ) -> Holder | None:
         """From whom to copy; waits while another machine of the site fetches the model.
 
         None: the machine fetches it itself. waits: told of each machine that is waited for.
+        but: machines that it cannot copy from.
         """
         if machine not in self._sites:
             return None
         place, told = (self._sites[machine], key), ""
         with self._changed:
             while True:
-                found = [h for h in self._holders.get(place, []) if h.host.name != machine]
+                found = [
+                    h for h in self._holders.get(place, []) if h.host.name not in {machine, *but}
+                ]
                 if found:
                     # Copies are spread over all who have it.
                     chosen = found[0]
