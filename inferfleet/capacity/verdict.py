@@ -33,8 +33,7 @@ def judge(situation: Situation, known: Mapping[str, Known]) -> Verdict:
     limits = [
         f"{name}: {limit}" if many else limit
         for name in situation.acting
-        if name in situation.claims
-        for limit in situation.claims[name].limits
+        for limit in situation.limits(name)
     ]
     rooms = tuple(situation.rooms())
     pools = {room.pool for room in situation.rooms(least=True) if not room.fits}

@@ -55,6 +55,7 @@ PLACEHOLDERS = {
     "model": "path of the service's model, as the program sees it",
     "served-name": "name under which clients ask for the model",
     "bind": "address that the service listens on",
+    "host": "the same before a port: an IPv6 address in brackets",
     "port": "port of the service on the machine",
     "container-port": "port of the service inside its container",
     "cache": "directory that the program may write to; kept over restarts",

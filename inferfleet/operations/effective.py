@@ -98,7 +98,7 @@ def _service(loaded: Loaded, found: Resolved, written: Node, machine: dict[str, 
     add("start-timeout", span(kind.start_timeout), "start-timeout")
     items["health"] = _health(found, items.get("health"), kinds)
     items["restart"] = _restart(found, items.get("restart") or machine.get("restart"))
-    for key in ("autostart", "evict"):
+    for key in ("autostart", "evict", "admission"):
         add(key, getattr(service, key))
     keys = [field.alias or key for key, field in type(service).model_fields.items()]
     return Node({key: items[key] for key in keys if key in items}, written.file, written.spot)

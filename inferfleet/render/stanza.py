@@ -37,6 +37,7 @@ def compose(view: Resolved, wired: Mapping[str, str]) -> dict[str, Any]:
     service = view.service
     values = common_values(view) | {
         "bind": view.bind if kind.host_network else "0.0.0.0",
+        "host": bracketed(view.bind) if kind.host_network else "0.0.0.0",
         "container-port": str(view.port if kind.host_network else kind.port),
         "model": _inside(view),
         "modelfile": kind.modelfile if wants_modelfile(view) else None,
@@ -165,6 +166,11 @@ def files_path(view: Resolved) -> str | None:
     return f"files/{view.name}" if view.inside.known_files else None
 
 
+def bracketed(address: str) -> str:
+    """An address as it stands before a port."""
+    return f"[{address}]" if ":" in address else address
+
+
 def common_values(view: Resolved) -> dict[str, str | None]:
     """What placeholders stand for, as far as no runtime says otherwise."""
     laid = view.service.modelfile
@@ -175,6 +181,7 @@ def common_values(view: Resolved) -> dict[str, str | None]:
         "model": view.need.path if view.need else None,
         "served-name": view.served_name,
         "bind": view.bind,
+        "host": bracketed(view.bind),
         "port": str(view.port) if view.port else None,
     }
 

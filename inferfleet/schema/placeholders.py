@@ -12,7 +12,7 @@ from inferfleet.schema.fields import Text
 
 PLACEHOLDERS = frozenset(
     {
-        "model", "served-name", "bind", "port", "container-port", "cache", "program",
+        "model", "served-name", "bind", "host", "port", "container-port", "cache", "program",
         "embedded", "modelfile", "state", "files", "repository",
         "service", "go-template",
     }

@@ -10,6 +10,7 @@ from inferfleet.models.need import ModelNeed, Source
 from inferfleet.models.needs import model_need
 from inferfleet.models.ollama import full_name
 from inferfleet.models.sources.source import source_text
+from inferfleet.names import nearest
 from inferfleet.schema.kind import Kind
 from inferfleet.schema.machine import ModelSpec, Service
 from inferfleet.schema.unreadable import known
@@ -33,13 +34,18 @@ def check_uses(view: View, name: str, service: Service, kind: Kind) -> Iterator[
         elif service.modelfile is not None and "modelfile" in kind.sections:
             what = "changes a model, and the service names none"
             yield view.error((*path, "modelfile"), what, "add model", key=True)
+        if service.served_name is not None and not kind.model.required:
+            what = "names a model, and the service has none"
+            yield view.error((*path, "served-name"), what, "add model", key=True)
     else:
         yield from _form(view, name, service, kind)
     for section in ("modelfile", "repository", "gateway", "options"):
         if getattr(service, section) and section not in kind.sections:
             what = f"kind {service.kind} has no use for it"
             yield view.error((*path, section), what, _for_section(view, section), key=True)
-    if kind.needs and not any(_has(service, key) for key in kind.needs):
+    if kind.needs and not any(
+        _has(service, key) or _meant(service, kind, key) for key in kind.needs
+    ):
         what = f"kind {service.kind} needs one of {', '.join(kind.needs)}"
         yield view.error(path, what, f"add {kind.needs[0]}", key=True)
 
@@ -126,3 +132,13 @@ def _has(service: Service, key: str) -> bool:
     section, _, name = key.partition(".")
     value = getattr(service, section.replace("-", "_"))
     return name in value if name else bool(value)
+
+
+def _meant(service: Service, kind: Kind, key: str) -> bool:
+    """Whether an unknown option is written that is most like this, which is told where it is."""
+    section, _, name = key.partition(".")
+    known = set(kind.options_known or ())
+    free = known - set(kind.options_managed)
+    return section == "options" and any(
+        flag not in known and nearest(flag, free) == name for flag in service.options
+    )

@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from inferfleet.schema.options import OptionValue
 
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kKmMgGtT]?)(?:i?[bB])?")
+# As vLLM reads it: fractions only of powers of 1000, which small letters stand for.
+_SIZE = re.compile(r"([0-9]+)([kKmMgGtT]?)|([0-9]+\.[0-9]+)([kmgt])")
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-_TYPES = {"whole": "a whole number", "number": "a number", "size": "a size such as 4096 or 4K"}
+_TYPES = {
+    "whole": "a whole number",
+    "number": "a number",
+    "size": "a size such as 4096, 4K or 1.5k",
+}
 # Values of switches that are off, and of a count that is one.
 _NONE = ("None", "", "0", "1", "false")
 
@@ -22,7 +27,9 @@ def wrong_value(value: object, rule: OptionValue) -> str:
     if isinstance(value, list | tuple):
         return next((told for one in value if (told := wrong_value(one, rule))), "")
     text = _text(value)
-    if text in map(_text, rule.words):
+    words = [_text(word) for word in rule.words]
+    # vLLM takes its words for lengths in letters of either size.
+    if text in words or (rule.type == "size" and text.lower() in words):
         return ""
     if rule.one_of:
         return "" if text in rule.one_of else f"should be one of {', '.join(rule.one_of)}"
@@ -31,7 +38,6 @@ def wrong_value(value: object, rule: OptionValue) -> str:
     number = _number(value, rule.type)
     if number is not None and _inside(number, rule):
         return ""
-    words = [_text(word) for word in rule.words]
     return " or ".join([f"should be {_TYPES[rule.type]}{_bounds(rule)}", *words])
 
 
@@ -85,9 +91,13 @@ def _number(value: object, kind: str) -> float | None:
     if isinstance(value, bool):
         return None
     text = str(value).strip()
-    if kind == "size" and (match := _SIZE.fullmatch(text)):
-        base = 1024 if match[2].isupper() else 1000
-        return float(match[1]) * float(base ** _POWERS[match[2].lower()])
+    if kind == "size":
+        match = _SIZE.fullmatch(text)
+        if match is None:
+            return None
+        unit = match[2] or match[4] or ""
+        base = 1024 if unit.isupper() else 1000
+        return float(match[1] or match[3]) * float(base ** _POWERS[unit.lower()])
     try:
         number = float(text)
     except ValueError:

@@ -13,6 +13,7 @@ from inferfleet.capacity.admission.owners import taken
 from inferfleet.capacity.admission.situation import Situation
 from inferfleet.capacity.held import Card, Container, Held, Holder
 from inferfleet.capacity.term import Claim, Term
+from inferfleet.capacity.verdict import judge
 
 GIB = 1 << 30
 
@@ -163,9 +164,58 @@ def test_unknown_never_refuses() -> None:
     assert "11 GiB is its memory limit" in problem.what
 
 
-def test_a_limit_bounds_a_claim_of_main_memory() -> None:
-    one = situation({"a": 20}, total=10, demands={"a": {"memory": gib(8)}})
+@pytest.mark.parametrize(
+    ("limit", "kind", "options", "refused"),
+    [
+        (20, "vllm", {}, ""),
+        # Less than is certain: the kernel would end it.
+        (8, "vllm", {}, "a does not fit: it takes 20 GiB of main memory, and memory: allows 8 GiB"),
+        # Weights that are mapped from their file are dropped from memory and read again.
+        (8, "llama-cpp", {}, ""),
+        (8, "ollama", {}, ""),
+        (4, "llama-cpp", {}, "takes 5 GiB of main memory, and memory: allows 4 GiB"),
+        (8, "llama-cpp", {"no-mmap": True}, "takes 20 GiB of main memory"),
+        (8, "llama-cpp", {"load-mode": "mmap+mlock"}, "takes 20 GiB of main memory"),
+        (8, "ollama", {"use_mmap": False}, "takes 20 GiB of main memory"),
+    ],
+)
+def test_a_limit_below_what_a_service_takes(
+    limit: int, kind: str, options: dict[str, Any], refused: str
+) -> None:
+    demand = {"memory": gib(limit), "kind": kind, "options": options}
+    one = situation({"a": 20}, total=30, demands={"a": demand})
+    terms = (Term("weights", gib(15), "bytes"), Term("KV cache", gib(5), "bytes"))
+    one = replace(one, claims={"a": Claim("a", "host", gib(20), terms=terms)})
+    told = decide(one, evict=False).problems
+    assert [refused in problem.what for problem in told] == ([True] if refused else [])
+    assert judge(one, {}).fits is (not refused)
+    # What is mapped takes no more than the limit lets it; the rest is never counted as less.
+    mapped = kind == "llama-cpp" and not options
+    taken = max(limit, 5) if mapped or (kind == "ollama" and not options) else 20
+    assert one.need("a") == {"main memory": gib(taken)}
+
+
+def test_a_limit_between_what_is_certain_and_what_is_estimated() -> None:
+    demand = {"memory": gib(16), "kind": "vllm", "options": {}}
+    one = situation({"a": 20}, total=30, demands={"a": demand})
+    one = replace(one, claims={"a": replace(one.claims["a"], least=gib(15))})
     assert decide(one, evict=False).problems == ()
+    assert one.need("a") == {"main memory": gib(20)}
+
+
+def test_room_is_awaited_for_what_has_to_be_free() -> None:
+    """On unified memory an engine may ask for more free memory than it takes then."""
+    demands = {"a": {"kind": "vllm", "gpus": "all", "options": {}}}
+    one = situation({"a": 60}, {"b": (50, 50)}, demands=demands)
+    one = replace(
+        one,
+        hardware={"unified": True, "gpus": 1},
+        claims={**one.claims, "a": Claim("a", "device", gib(60), ask=gib(90))},
+        held=replace(one.held, cards=cards(0, total=None)),
+    )
+    verdict = decide(one, evict=True)
+    assert list(verdict.evict) == ["b"]
+    assert verdict.room == gib(90)
 
 
 def test_what_cannot_start_alone() -> None:

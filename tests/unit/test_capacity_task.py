@@ -78,6 +78,14 @@ def test_the_spark(ask: Task) -> None:
     assert found["beside"][0]["services"] == [vllm["service"], ollama["service"]]
     assert found["beside"][0]["fits"] is False
 
+    # The comments of its file say what is said here.
+    text = (Path(__file__).parents[2] / "inventory" / "spark.yaml").read_text()
+    first, second = (round(one["needs"]["main memory"] / 2**30) for one in (vllm, ollama))
+    assert f"({first} GiB and {second} GiB of" in text
+    # What has to be free at the start is there beside what the host may have.
+    (room,) = vllm["rooms"]
+    assert 0 < room["asks"][vllm["service"]] <= room["left"]
+
     code, out, _ = ask(host=["spark"], service=[vllm["service"], ollama["service"]])
     assert code == 2
     assert "262,144 B/token" in out

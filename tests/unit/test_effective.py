@@ -67,6 +67,7 @@ def test_values_are_as_written_and_defaults_are_there(
     assert vllm["bind"] == "127.0.0.1"
     assert vllm["image"].startswith("vllm/vllm-openai:v")
     assert vllm["start-timeout"] == "20m"
+    assert (vllm["evict"], vllm["admission"]) == ("allowed", "refuse")
     assert vllm["restart"] == {"window": "84m", "backoff": "1m", "max": 3}
     assert vllm["health"]["probe"] == "openai-completion"
     assert "127600748K" in hardware_line(loaded, "spark")

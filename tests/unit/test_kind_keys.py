@@ -124,6 +124,10 @@ LLAMA = "kind llama-cpp takes one GGUF file, and "
         ({"kind": "ollama", "model": GGUF}, "takes a model of Ollama's own store"),
         ({"kind": "triton", "model": "/m/x"}, "use repository or options.model-repository"),
         ({"kind": "triton"}, "kind triton needs one of repository, options.model-repository"),
+        (
+            {"kind": "ollama", "served-name": "x"},
+            "services.s.served-name: names a model, and the service has none|add model",
+        ),
         ({"kind": "open-webui", "model": REPOSITORY}, "kind open-webui serves no model of its own"),
         ({"kind": "mlflow", "served-name": "x"}, "served-name: kind mlflow serves no model"),
         ({"kind": "gateway", "model": REPOSITORY}, "kinds with a model: llama-cpp, sglang, tgi"),
@@ -178,6 +182,24 @@ def test_what_a_kind_can_use(service: dict[str, object], words: str, tmp_path: P
         return
     for word in words.split("|"):
         assert word in text
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"model_repository": "/m"}, ["did you mean model-repository?"]),
+        ({"log-verbos": 1}, ["did you mean log-verbose?", "add repository"]),
+        ({"model-control-mode": "poll"}, ["add repository"]),
+    ],
+)
+def test_a_mistyped_option_is_told_once(
+    options: dict[str, object], told: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "inventory").mkdir()
+    service = {"kind": "triton", "options": options}
+    (tmp_path / "inventory" / "m.yaml").write_text(yaml.safe_dump({"services": {"s": service}}))
+    errors = load(Roots(render_cases.REPOSITORY, tmp_path)).errors
+    assert sorted(error.hint for error in errors) == sorted(told)
 
 
 def test_a_service_that_anybody_reaches_is_noted() -> None:

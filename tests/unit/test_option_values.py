@@ -16,6 +16,7 @@ from inferfleet.services.values import gpu_count, split_names, split_words, wron
 OURS = Path(__file__).parents[2]
 SHARE = OptionValue(type="number", above=0, most=1)
 LENGTH = OptionValue(type="size", least=1, words=["auto", -1])
+NO_LENGTH = "should be a size such as 4096, 4K or 1.5k, at least 1 or auto or -1"
 COUNT = OptionValue(type="whole", least=1)
 TYPE = OptionValue(one_of=["auto", "fp8"])
 
@@ -36,9 +37,12 @@ TYPE = OptionValue(one_of=["auto", "fp8"])
         ("4K", LENGTH, ""),
         ("1.5g", LENGTH, ""),
         ("auto", LENGTH, ""),
+        ("AUTO", LENGTH, ""),
+        # vLLM takes none of these: a fraction of a power of 1024, a unit, a fraction alone.
+        *((value, LENGTH, NO_LENGTH) for value in ("66.25G", "1.5K", "4GiB", "4kb", 4.5, "4.5")),
         (-1, LENGTH, ""),
-        ("abc", LENGTH, "should be a size such as 4096 or 4K, at least 1 or auto or -1"),
-        (0, LENGTH, "should be a size such as 4096 or 4K, at least 1 or auto or -1"),
+        ("abc", LENGTH, NO_LENGTH),
+        (0, LENGTH, NO_LENGTH),
         (2, COUNT, ""),
         ("2", COUNT, ""),
         (2.5, COUNT, "should be a whole number, at least 1"),
@@ -46,6 +50,7 @@ TYPE = OptionValue(one_of=["auto", "fp8"])
         ([1, 2], COUNT, ""),
         ([1, 0], COUNT, "should be a whole number, at least 1"),
         ("fp8", TYPE, ""),
+        ("FP8", TYPE, "should be one of auto, fp8"),
         ("q8_0", TYPE, "should be one of auto, fp8"),
         ("anything", OptionValue(), ""),
     ],
@@ -87,7 +92,7 @@ def test_gpus(options: dict[str, Any], count: int | None, words: str) -> None:
 # (kind, a further key, an option, what is told; "": nothing)
 WRONG = [
     ("vllm", "", "gpu-memory-utilization: -0.5", "should be a number, above 0 and at most 1"),
-    ("vllm", "", "max-model-len: abc", "should be a size such as 4096 or 4K, at least 1"),
+    ("vllm", "", "max-model-len: abc", "should be a size such as 4096, 4K or 1.5k, at least 1"),
     ("vllm", "", "kv-cache-dtype: q8_0", "should be one of auto, float16"),
     ("vllm", "", "tensor-parallel-size: 8", "tensor-parallel-size 8 needs 8 GPUs, and the service"),
     ("sglang", "gpus: [0]", "tp-size: 2", "tp-size 2 needs 2 GPUs, and the service has 1"),

@@ -37,8 +37,7 @@ def decide(situation: Situation, evict: bool, remedies: Mapping[str, str] | None
     known = remedies or {}
     problems, notes = [], []
     for service in situation.acting:
-        claim = situation.claims.get(service)
-        for limit in claim.limits if claim else ():
+        for limit in situation.limits(service):
             told = _told(service, known, f"`invoke capacity --service {service}` shows every term")
             problem = FleetError(f"{service} does not fit: {limit}", hint=told)
             if situation.trusted(service):
@@ -121,9 +120,9 @@ def _fewer(situation: Situation, names: list[str], least: bool) -> tuple[str, ..
 
 
 def _fresh(situation: Situation, service: str) -> int:
-    """Main memory that a service needs beside what it has, which its replacement gives back."""
+    """Main memory that must be free beside what a service has, which its replacement gives back."""
     need, use = situation.need(service).get(MAIN, 0), situation.use(service).get(MAIN, 0)
-    return max(need - use, 0)
+    return max(need - use, situation.asks(service).get(MAIN, 0) - use, 0)
 
 
 def _weight(situation: Situation, service: str) -> list[int]:

@@ -14,7 +14,7 @@ from inferfleet.capacity.admission.asking import held_script, parse_held
 from inferfleet.capacity.admission.owners import taken
 from inferfleet.capacity.admission.remedy import remedies, words
 from inferfleet.capacity.admission.shown import from_ollama
-from inferfleet.capacity.admission.situation import Situation
+from inferfleet.capacity.admission.situation import LLAMAS, Situation
 from inferfleet.capacity.engines.claim import demand_claim
 from inferfleet.capacity.facts import Known, else_declared, from_parts
 from inferfleet.capacity.held import Held
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 HELD_SECONDS = 60.0
 # How long a start waits to learn from hubs what its models take.
 SOURCE_SECONDS = 5.0
-LLAMAS = frozenset({"llama-cpp", "ollama"})
 KIB = 1024
 
 
@@ -44,7 +43,9 @@ def admit(talk: Session, observed: Observed, plan: Plan, goal: Goal) -> Plan:
     """The plan, with what refuses it, or with the services that are stopped for it."""
     release = talk.release
     acting = [s.target for s in plan.steps if s.action in {"start", "replace"}]
-    leaving = frozenset(plan.targets("remove"))
+    # What an interrupted run left of a service that moved is not what runs of it now.
+    left = {service for _, service in plan.left}
+    leaving = frozenset(plan.gone) | (left - release.units.keys())
     running = frozenset(
         service
         for service, state in observed.units.items()

@@ -67,8 +67,9 @@ def remedies(
         return one.claims[service].amount is not None and all(r.fits for r in one.rooms())
 
     def fits(changed: Setting) -> bool:
-        claim = tried(changed).claims[service]
-        known = not claim.limits and not claim.unknown
+        one = tried(changed)
+        claim = one.claims[service]
+        known = not one.limits(service) and not claim.unknown
         return known and roomy(changed) and _serves(claim)
 
     length = _LENGTHS.get(kind)

@@ -8,10 +8,14 @@ from functools import cached_property
 from typing import Any
 
 from inferfleet.capacity.admission.room import Room
+from inferfleet.capacity.engines.given import Given
 from inferfleet.capacity.held import Held, Holder
 from inferfleet.capacity.machine import MAIN, cards_of, shares, spread
 from inferfleet.capacity.term import Claim
+from inferfleet.capacity.words import size
 
+# Kinds whose engine maps the file of its weights.
+LLAMAS = frozenset({"llama-cpp", "ollama"})
 # Others are named when they hold at least this share of a pool.
 WORTH_NAMING = 0.02
 
@@ -80,6 +84,31 @@ class Situation:
             found.update({pool: use.get(pool, 0) for pool in filled})
         return found
 
+    def limits(self, service: str) -> tuple[str, ...]:
+        """Why a service cannot start whatever else runs, as sentences."""
+        claim, limit = self.claims.get(service), self.demands.get(service, {}).get("memory")
+        if claim is None:
+            return ()
+        if not limit or claim.pool != "host" or claim.amount is None:
+            return claim.limits
+        taken = claim.amount if claim.least is None else claim.least
+        certain = taken + claim.host - self._mapped(service)
+        if certain <= limit:
+            return claim.limits
+        told = f"it takes {size(certain)} of main memory, and memory: allows {size(limit)}"
+        return (*claim.limits, told)
+
+    def _mapped(self, service: str) -> int:
+        """Of its main memory what is a file of the page cache, which the kernel drops first."""
+        demand, claim = self.demands.get(service, {}), self.claims.get(service)
+        if claim is None or demand.get("kind") not in LLAMAS:
+            return 0
+        given = Given(demand.get("options", {}), {})
+        mapped = given.flag("mmap", "use-mmap", default=True) and not given.flag("mlock")
+        if not mapped or given.text("load-mode") not in ("", "auto", "mmap"):
+            return 0
+        return int(sum(term.amount for term in claim.terms if term.name == "weights"))
+
     def trusted(self, service: str) -> bool:
         """Whether the arithmetic of a service may refuse it; `admission: warn` says it may not."""
         return self.demands.get(service, {}).get("admission") != "warn"
@@ -108,7 +137,9 @@ class Situation:
         taken = claim.least if least and claim.least is not None else claim.amount
         if claim.pool == "host":
             amount = taken + claim.host
-            return {MAIN: min(amount, limit) if limit else amount}
+            # Beyond its limit a service only has what the kernel may drop; else it is killed.
+            most = max(limit, amount - self._mapped(service)) if limit else amount
+            return {MAIN: min(amount, most)}
         # A limit bounds what the kernel charges to the service, not what CUDA takes.
         host = min(claim.host, limit) if limit else claim.host
         if self.unified:

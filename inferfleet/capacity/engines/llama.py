@@ -9,7 +9,7 @@ from inferfleet.capacity.engines.bound import CONTEXT, bounds, read_back
 from inferfleet.capacity.engines.cells import BATCH, UBATCH, Slots, cells, layer_bytes
 from inferfleet.capacity.engines.given import Given
 from inferfleet.capacity.engines.kv import llama_state, llama_token
-from inferfleet.capacity.engines.sure import sure_weights
+from inferfleet.capacity.engines.sure import moved, sure_weights
 from inferfleet.capacity.shape.gguf_types import CACHE_TYPES
 from inferfleet.capacity.shape.shape import Shape
 from inferfleet.capacity.term import Claim, How, Memory, Term
@@ -20,6 +20,10 @@ from inferfleet.errors import FleetError
 ALONE = (
     "mllama", "qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe", "qwen3next", "lfm2", "lfm2moe",
     "nemotron_h", "nemotron_h_moe", "nemotron_h_omni",
+)  # fmt: skip
+# Options that put tensors elsewhere than the layers' count says.
+MOVED = (
+    "override-tensor", "ot", "device", "dev", "rpc", "n-cpu-ffn", "ncffn", "moe-cache-mib",
 )  # fmt: skip
 
 
@@ -116,7 +120,8 @@ def _claim(
         kept = cells(shape, slots)
     split = _split(given, shape, memory, slots, room)
     work = rules.compute_buffer(shape, slots)
-    how: How = shape.weights.how
+    elsewhere = moved(given, MOVED)
+    how: How = "estimated" if elsewhere else shape.weights.how
     token = kept.token + kept.window_token
     formula = f"{slots.keys} keys, {slots.values} values"
     per_token = Term("KV per token", token, "bytes/token", formula, "exact")
@@ -131,7 +136,7 @@ def _claim(
             *extras,
         )
         amount = int(sum(term.amount for term in terms))
-        certain = _certain(shape, weights, kept.total) + extra
+        certain = 0 if elsewhere else _certain(shape, weights, kept.total) + extra
         return Claim(
             service, "host", amount, 0, (*terms, *yields), _limits(memory, certain, False),
             least=certain,
@@ -147,6 +152,7 @@ def _claim(
     host = split.host_weights + split.host_cache + rules.SERVER + extra
     beside = (Term("of the host", host, "bytes", "input table, layers not on a GPU", "estimated"),)
     certain = _certain(shape, split.device_weights // each, split.device_cache // each)
+    certain = 0 if elsewhere else certain
     return Claim(
         service, "device", amount, host, (*terms, *beside, *yields),
         _limits(memory, certain, True), least=certain,
@@ -179,6 +185,8 @@ def _room(memory: Memory) -> int:
 
 def _asked(given: Given, shape: Shape) -> int | None:
     """Layers that are to lie on GPUs, the output counted as one; None: as many as fit."""
+    if given.text("device", "dev") == "none":
+        return 0
     told = given.value("n-gpu-layers", "gpu-layers", "ngl", "num-gpu")
     if told is None or str(told) in ("auto", "-1"):
         return None

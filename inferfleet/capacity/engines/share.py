@@ -8,13 +8,20 @@ from inferfleet.capacity.engines import rules
 from inferfleet.capacity.engines.bound import CONTEXT, bounds, read_back
 from inferfleet.capacity.engines.given import Given
 from inferfleet.capacity.engines.kv import token_bytes, vllm_state, vllm_token
-from inferfleet.capacity.engines.sure import share_limit, sure_weights, too_large
+from inferfleet.capacity.engines.online import Engine, loaded
+from inferfleet.capacity.engines.sure import moved, share_limit, sure_weights, too_large
 from inferfleet.capacity.shape.shape import Shape
 from inferfleet.capacity.term import Claim, Memory, Term
 from inferfleet.capacity.words import size
 from inferfleet.errors import FleetError
 
 HOST = 4 * rules.GIB  # of the processes beside the GPU; estimated from vLLM's
+# SGLang's options that move weights to main memory or to disk, of layers that it chooses.
+MOVED = (
+    "cpu-offload-gb", "offload-group-size", "offload-mode", "offload-num-in-group",
+    "offload-prefetch-step", "ple-offload-backend", "ple-offload-dir", "ple-offload-embedding",
+    "paged-experts-num-resident", "kt-method", "kt-num-gpu-experts", "kt-weight-path",
+)  # fmt: skip
 
 
 def claim_sglang(service: str, given: Given, shape: Shape | None, memory: Memory) -> Claim:
@@ -40,7 +47,7 @@ def claim_sglang(service: str, given: Given, shape: Shape | None, memory: Memory
     beside = Term("activations and CUDA graphs", work, "bytes", "SGLang's own reserve", "estimated")
     share = _Share(static, int(fraction * memory.device), 1 / fraction, 0,
                    f"mem-fraction-static {fraction:g}", size(free))  # fmt: skip
-    return _shared(service, shape, memory, given, split, share, (beside,))
+    return _shared(service, shape, memory, given, split, share, (beside,), "sglang")
 
 
 def claim_tgi(service: str, given: Given, shape: Shape | None, memory: Memory) -> Claim:
@@ -60,7 +67,7 @@ def claim_tgi(service: str, given: Given, shape: Shape | None, memory: Memory) -
     free = _free(memory)
     share = _Share(max(free - kept, 0), memory.device - kept, 1, kept,
                    f"cuda-memory-fraction {fraction:g}", size(free))  # fmt: skip
-    return _shared(service, shape, memory, given, ranks, share, ())
+    return _shared(service, shape, memory, given, ranks, share, (), "tgi")
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,7 @@ def _shared(
     split: int,
     share: _Share,
     beside: tuple[Term, ...],
+    engine: Engine,
 ) -> Claim:
     """On unified memory what it takes is the host's, too, so that all of it has to be there."""
     static = share.static
@@ -110,14 +118,19 @@ def _shared(
             service, "device", amount, HOST, (term, *beside), least=least, fills=True,
             unknown="its weights are not known",
         )  # fmt: skip
-    weights = shape.weights.total // split
+    model = loaded(shape, given, engine)
+    shape, away = model.shape, engine == "sglang" and moved(given, MOVED)
+    weights = int(shape.weights.total * model.scale / split)
     left = max(static - weights, 0)
+    whole = split == model.scale == 1 and not away and not model.unknown
+    formula = f"{size(shape.weights.total)} in its files x {model.scale:.2f}"
     terms = (
-        Term("weights", weights, "bytes", "", shape.weights.how if split == 1 else "estimated"),
+        Term("weights", weights, "bytes", formula if model.scale != 1 else "",
+             shape.weights.how if whole else "estimated"),
         Term("KV cache", left, "bytes", f"{share.rule} - weights", "estimated"),
         *beside,
-    )
-    sure = sure_weights(shape, weights)
+    )  # fmt: skip
+    sure = 0 if model.unknown or away else sure_weights(shape, weights)
     limits: tuple[str, ...] = ()
     if sure >= share.most:
         limits = (too_large("weights", weights, share.most, share.name),)
@@ -127,14 +140,17 @@ def _shared(
         "device",
         max(amount, weights),
         HOST,
-        (*terms, *_yields(shape, memory, given, split, left)),
+        (*terms, *_yields(shape, memory, given, split, left, model.scale)),
         limits,
         least=least,
         fills=True,
+        unknown=model.unknown,
     )
 
 
-def _yields(shape: Shape, memory: Memory, given: Given, ranks: int, left: int) -> tuple[Term, ...]:
+def _yields(
+    shape: Shape, memory: Memory, given: Given, ranks: int, left: int, scale: float
+) -> tuple[Term, ...]:
     """As vLLM's types, one token a page; states and windows share the pool by rules not known."""
     cache = given.text("kv-cache-dtype") or "auto"
     try:
@@ -160,4 +176,4 @@ def _yields(shape: Shape, memory: Memory, given: Given, ranks: int, left: int) -
             )
         many = max(min(tokens // CONTEXT, given.above("max-running-requests", default=256)), 1)
     bandwidth = (memory.bandwidth or 0) * (1 if memory.unified else min(ranks, memory.gpus or 1))
-    return (*terms, *bounds(shape, bandwidth, kept, many))
+    return (*terms, *bounds(shape, bandwidth, kept, many, scale=scale))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from inferfleet.capacity.engines.given import OFF, Given
 from inferfleet.capacity.shape.shape import Shape
 from inferfleet.capacity.words import size
 
@@ -12,11 +15,18 @@ def sure_weights(shape: Shape, weights: float) -> int:
     """Of `weights` bytes of this model what is taken for certain.
 
     All of what headers, a machine or a model file say; most of an estimate; nothing of an
-    estimate of a family that is not known.
+    estimate of a family or a quantization that is not known.
     """
     if shape.weights.how != "estimated":
         return int(weights)
-    return int(weights * SURE) if shape.kv != "estimated" else 0
+    known = shape.kv != "estimated" and not shape.weights.guessed
+    return int(weights * SURE) if known else 0
+
+
+def moved(given: Given, names: Iterable[str]) -> bool:
+    """Whether one of these options moves weights to where nobody counts them here."""
+    return any((told := given.value(name)) is not None and str(told).lower() not in OFF
+               for name in names)  # fmt: skip
 
 
 def share_limit(name: str, share: float) -> tuple[str, ...]:

@@ -8,14 +8,21 @@ from typing import Literal
 
 from inferfleet.capacity.engines import rules
 from inferfleet.capacity.engines.given import Given
-from inferfleet.capacity.engines.sure import share_limit, sure_weights, too_large
-from inferfleet.capacity.engines.vllm_run import VllmRun, batch, typed, vllm_run, yields
+from inferfleet.capacity.engines.online import Loaded, loaded
+from inferfleet.capacity.engines.sure import moved, share_limit, sure_weights, too_large
+from inferfleet.capacity.engines.vllm_run import VllmRun, batch, vllm_run, yields
 from inferfleet.capacity.shape.shape import Shape
 from inferfleet.capacity.term import Claim, How, Memory, Term
 from inferfleet.capacity.words import size
 from inferfleet.errors import FleetError
 
 UNREAD = "its weights and cache are not known"
+# They move weights to main memory, of layers that are chosen at the start; cpu-offload-gb is
+# counted.
+MOVED = (
+    "offload-backend", "offload-group-size", "offload-num-in-group", "offload-params",
+    "offload-prefetch-step",
+)  # fmt: skip
 
 
 def claim_vllm(service: str, given: Given, shape: Shape | None, memory: Memory) -> Claim:
@@ -31,13 +38,15 @@ def claim_vllm(service: str, given: Given, shape: Shape | None, memory: Memory) 
     host += int(given.number("kv-offloading-size") * rules.GIB)
     if shape is None:
         return _blind(service, run, host)
-    shape, scale = typed(shape, given)
-    terms, base = _base(run, shape, scale, 0 if run.cpu else offloaded)
-    if not shape.keeps:
-        return _encoder(service, run, shape, terms, base, host)
-    share = run.fixed or run.requested - base
+    model = loaded(shape, given, "vllm")
+    shape, scale, unknown = model.shape, model.scale, model.unknown
+    away = not run.cpu and moved(given, MOVED)
+    terms, base = _base(run, model, 0 if run.cpu else offloaded, away)
     # Estimates of work space refuse nothing: only weights, and what they leave at the most.
-    sure = sure_weights(shape, terms[0].amount)
+    sure = 0 if unknown or away else sure_weights(shape, terms[0].amount)
+    if not shape.keeps:
+        return replace(_encoder(service, run, terms, base, host, sure), unknown=unknown)
+    share = run.fixed or run.requested - base
     if run.fixed:
         amount, least = base + run.fixed, sure + run.fixed
         rule = "VLLM_CPU_KVCACHE_SPACE" if run.cpu else "kv-cache-memory-bytes"
@@ -55,13 +64,12 @@ def claim_vllm(service: str, given: Given, shape: Shape | None, memory: Memory) 
     if not run.fixed and sure >= run.requested:
         rule = f"gpu-memory-utilization {run.utilization:g} of {size(run.total)}"
         limits = (too_large("weights", terms[0].amount, run.requested, rule),)
-    unknown = ""
     try:
         most = run.fixed or max(run.requested - sure, 0)
         more, reasons = yields(run, shape, max(share, 0), most, scale)
         limits = limits or reasons
     except FleetError as error:
-        more, unknown = (), error.what
+        more, unknown = (), unknown or error.what
     return Claim(
         service, pool, amount, host, (*terms, *_labelled(run, more)), limits,
         least=least, ask=run.ask, unknown=unknown,
@@ -98,10 +106,9 @@ def _blind(service: str, run: VllmRun, host: int) -> Claim:
 
 
 def _encoder(
-    service: str, run: VllmRun, shape: Shape, terms: list[Term], base: int, host: int
+    service: str, run: VllmRun, terms: list[Term], base: int, host: int, least: int
 ) -> Claim:
     """Without a cache the rest of the share is left alone."""
-    least = sure_weights(shape, terms[0].amount)
     if not run.cpu:
         return Claim(service, "device", base, host, tuple(terms), least=least, ask=run.ask)
     amount, extra = _cpu(run, base)
@@ -114,16 +121,23 @@ def _cpu(run: VllmRun, amount: int) -> tuple[int, Term]:
     return amount * run.workers + rules.CPU_FRONT, extra
 
 
-def _base(run: VllmRun, shape: Shape, scale: float, offloaded: int) -> tuple[list[Term], int]:
-    """What one GPU, or the CPU's worker, has besides its cache."""
-    split = run.ranks * run.stages
-    weights = max(int(shape.weights.total * scale / split) - offloaded, 0)
-    formula = f"{size(shape.weights.total)} in its files"
+def _base(run: VllmRun, model: Loaded, offloaded: int, away: bool) -> tuple[list[Term], int]:
+    """What one GPU, or the CPU's worker, has besides its cache.
+
+    away: some of the weights are moved off the GPU, nobody knows which.
+    """
+    shape, scale, split = model.shape, model.scale, run.ranks * run.stages
+    files, spread = shape.weights, run.spread if shape.weights.experts else 1
+    total = files.total - files.experts + files.experts / spread
+    weights = max(int(total * scale / split) - offloaded, 0)
+    formula = f"{size(files.total)} in its files"
+    formula += f", experts / {spread}" if spread > 1 else ""
     formula += f" x {scale:.2f}" if scale != 1 else ""
     formula += f" / {split}" if split > 1 else ""
     tokens, requests = batch(run)
     work = rules.activations(shape, tokens, requests, run.ranks)
-    how: How = shape.weights.how if split == 1 and scale == 1 else "estimated"
+    whole = split == spread == scale == 1 and not away
+    how: How = files.how if whole else "estimated"
     terms = [
         Term("weights", weights, "bytes", formula, how),
         Term("activations", work, "bytes", f"{tokens:,} tokens, {requests} requests", "estimated"),

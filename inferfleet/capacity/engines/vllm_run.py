@@ -11,12 +11,13 @@ from inferfleet.capacity.engines.blocks import CPU_BLOCK, CPU_KERNEL, Blocks, Ca
 from inferfleet.capacity.engines.bound import CONTEXT, bounds, read_back
 from inferfleet.capacity.engines.given import Given
 from inferfleet.capacity.engines.kv import VLLM_TYPES, token_bytes, vllm_state, vllm_token
+from inferfleet.capacity.engines.online import loaded
 from inferfleet.capacity.shape.shape import Shape
 from inferfleet.capacity.term import How, Memory, Term
 from inferfleet.capacity.words import size
 
-# Quantizations that vLLM makes itself of a model in 16 bits, with bytes of a parameter.
-ONLINE = {"fp8": 1.0, "fp8_per_tensor": 1.0, "fp8_per_block": 1.0, "int8": 1.0, "mxfp8": 1.03}
+# With these max-model-len is what fits (human_readable_int_or_auto in engine/arg_utils.py).
+FITTED = ("auto", "-1")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,15 @@ class VllmRun:
         return count if self.cpu else min(count, self.memory.gpus or 1)
 
     @property
+    def spread(self) -> int:
+        """Replicas, on all machines, that share one set of routed experts between them.
+
+        Experts are split over data and tensor parallel ranks alike, whether or not
+        enable-expert-parallel keeps each whole (FusedMoEParallelConfig.make).
+        """
+        return max(self.given.above("data-parallel-size", default=1), self.replicas)
+
+    @property
     def ask(self) -> int:
         """What must be free on a GPU at the start, also where the cache has a size of its own.
 
@@ -78,20 +88,6 @@ def vllm_run(given: Given, memory: Memory) -> VllmRun:
         given.above("pipeline-parallel-size", default=1),
         given.above("data-parallel-size-local", "data-parallel-size", default=1),
     )
-
-
-def typed(shape: Shape, given: Given) -> tuple[Shape, float]:
-    """The shape in the type that --dtype asks for, and bytes in memory per byte of the files."""
-    own = VLLM_TYPES.get(given.text("dtype"), 0) or shape.dtype_bytes
-    if shape.quantization or shape.source == "gguf":
-        return replace(shape, dtype_bytes=own), 1.0
-    scale = own / shape.stored_bytes
-    if online := ONLINE.get(given.text("quantization", "q")):
-        weights = shape.weights
-        whole = (weights.embedding + weights.output) * scale
-        linear = (weights.total - weights.embedding - weights.output) / shape.stored_bytes
-        scale = (whole + linear * online) / weights.total if weights.total else scale
-    return replace(shape, dtype_bytes=own), scale
 
 
 def batch(run: VllmRun) -> tuple[int, int]:
@@ -132,7 +128,8 @@ def yields(
     terms.append(Term("concurrency", int(min(running, most)), "requests", formula, how))
     limits = []
     most_count = run.given.above("num-gpu-blocks-override", default=0) or plan.count(most_share)
-    wanted = run.given.text("max-model-len") != "auto" and shape.kv == "exact"
+    fitted = run.given.text("max-model-len").lower() in FITTED
+    wanted = not fitted and shape.kv == "exact"
     if wanted and plan.request(length) > most_count:
         limits.append(
             f"a request of max-model-len {length:,} needs {size(plan.request(length) * plan.bytes)}"
@@ -191,5 +188,5 @@ def vllm_blocks(shape: Shape, given: Given, cpu: bool = False) -> Blocks:
     """How vLLM divides this model's cache with these options; what the real engine is held to."""
     memory = Memory(host=rules.GIB, device=0 if cpu else rules.GIB, gpus=0 if cpu else 1)
     run = vllm_run(given, memory)
-    made, _ = typed(shape, given)
+    made = loaded(shape, given, "vllm").shape
     return blocks(made, vllm_cache(run, made))

@@ -19,7 +19,7 @@ from inferfleet.capacity.shape.fields import (
 )
 from inferfleet.capacity.shape.layers import config_layers
 from inferfleet.capacity.shape.quantized import cache_type, quantization
-from inferfleet.capacity.shape.shape import Layer, Shape
+from inferfleet.capacity.shape.shape import GUESSED, Layer, Shape
 from inferfleet.capacity.shape.weights import config_weights, parameters
 
 # Where models of several kinds of input keep what their language model is.
@@ -69,6 +69,8 @@ def config_shape(config: Mapping[str, Any], name: str = "config.json") -> Shape:
     if inner is not outer and outer.has("vision_config", "audio_config"):
         notes.append("weights of its vision or audio parts are not in the estimate")
     known = families.known(inner.family) or inner.family in ENCODERS
+    if weights.guessed:
+        notes.append(GUESSED)
     if inner.family in BY_GPU:
         notes.append("its KV cache has 8 bits a number on Blackwell GPUs, which is not counted")
     if not known:

@@ -44,11 +44,25 @@ def cache_type(quant: Mapping[str, Any]) -> str:
     return {"fp8": "fp8_e4m3", "nvfp4": "nvfp4"}.get(str(told).lower(), "")
 
 
+def known_bytes(quant: Mapping[str, Any]) -> bool:
+    """Whether what this says of the weights is known here; nothing is."""
+    return not quant or _sizes(quant, 2) is not None
+
+
 def parameter_bytes(quant: Mapping[str, Any], stored: int) -> tuple[float, float]:
-    """Bytes of one parameter of a linear layer, and of one in an expert."""
+    """Bytes of one parameter of a linear layer, and of one in an expert.
+
+    As if not quantized where the method is not known, which is the most that it can be.
+    """
+    return _sizes(quant, stored) or (float(stored), float(stored))
+
+
+def _sizes(quant: Mapping[str, Any], stored: int) -> tuple[float, float] | None:
     method = quantization(quant)
     group = _int(quant.get("group_size"), 128)
     algo = str(_inner(quant).get("quant_algo", "")).upper()
+    if method.startswith("modelopt") and algo and "FP8" not in algo and "FP4" not in algo:
+        return None  # INT4_AWQ, MIXED_PRECISION and others
     if method in ("fp8", "fbgemm-fp8", "modelopt", "modelopt-fp8") and "FP4" not in algo:
         blocks = _area(quant.get("weight_block_size"))
         return (1 + (4 / blocks if blocks else 0),) * 2
@@ -65,7 +79,7 @@ def parameter_bytes(quant: Mapping[str, Any], stored: int) -> tuple[float, float
         return stored, (4 + 8 / 32) / 8
     if method == "bitsandbytes":
         return (1.0 if quant.get("load_in_8bit") else 0.5 + 4 / 64,) * 2
-    return float(stored), float(stored)
+    return None
 
 
 def _producer(quant: Mapping[str, Any]) -> str:

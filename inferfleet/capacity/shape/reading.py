@@ -42,14 +42,17 @@ class File(Protocol):
 def shape_of(files: Sequence[File]) -> Shape:
     """The shape of the model in these files.
 
-    From GGUF headers, or from config.json with the headers of safetensors, the index's total or
-    the sizes of other weight files; with a config.json alone the weights are estimated.
+    From GGUF headers, unless config.json and safetensors are there, too; or from config.json with
+    the headers of safetensors, the index's total or the sizes of other weight files; with a
+    config.json alone the weights are estimated.
     Raises FleetError if nothing of this is there, or what is there is damaged.
     """
     gguf = [one for one in files if one.name.lower().endswith(".gguf") and not _extra(one.name)]
-    if gguf:
-        return _gguf(gguf)
     named = {one.name: one for one in files}
+    # Some repositories have a GGUF file beside what engines load from a directory.
+    whole = "config.json" in named and any(one.endswith(".safetensors") for one in named)
+    if gguf and not whole:
+        return _gguf(gguf)
     config = named.get("config.json")
     if config is None:
         raise FleetError("there is neither a GGUF file nor a config.json to learn its shape from")

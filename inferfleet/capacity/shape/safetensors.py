@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from inferfleet.capacity.shape.gguf import Reader
-from inferfleet.capacity.shape.shape import Shape, Weights
+from inferfleet.capacity.shape.shape import GUESSED, Shape, Weights
 from inferfleet.errors import FleetError
 
 LONGEST_HEADER = 100 << 20  # the format's own limit
@@ -145,8 +145,10 @@ def sized_shape(shape: Shape, total: int) -> Shape:
         experts=int(old.experts * ratio),
         layers=tuple(int(one * ratio) for one in old.layers),
         how="exact",
+        guessed=False,
     )
-    return replace(shape, weights=weights)
+    notes = tuple(note for note in shape.notes if note != GUESSED)
+    return replace(shape, weights=weights, notes=notes)
 
 
 def _tensor(name: str, key: str, entry: object) -> tuple[Stored, int]:

@@ -7,6 +7,11 @@ from typing import Literal
 
 from inferfleet.capacity.term import How
 
+GUESSED = (
+    "how its weights are quantized is not known here: they are counted as if they were not, "
+    "and refuse nothing"
+)
+
 Attention = Literal["full", "window", "mla", "linear", "none"]
 
 
@@ -77,7 +82,8 @@ class Weights:
     embedding: the table of input tokens, of which one row is read; also the output matrix if
     `tied`. output: the output matrix. experts: all routed experts together. idle: in the files
     but not read for text (vision towers; in a GGUF layers that predict further tokens). layers:
-    bytes of each layer, experts included, where known. total includes all of these.
+    bytes of each layer, experts included, where known. total includes all of these. guessed:
+    an estimate of which nothing is certain, since the way they are quantized is not known.
     """
 
     total: int
@@ -88,6 +94,7 @@ class Weights:
     tied: bool = False
     layers: tuple[int, ...] = ()
     how: How = "exact"
+    guessed: bool = False
 
     def read_per_token(self, used: int, experts: int) -> int:
         """Bytes read for one token of one request when `used` of `experts` experts answer."""

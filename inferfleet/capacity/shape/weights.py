@@ -12,7 +12,7 @@ from typing import Any
 from inferfleet.capacity.shape.fields import EXPERT, EXPERTS, HEAD, HEADS, HIDDEN, VOCAB, Fields
 from inferfleet.capacity.shape.fields import INNER as WIDTH
 from inferfleet.capacity.shape.puzzle import Puzzle
-from inferfleet.capacity.shape.quantized import parameter_bytes
+from inferfleet.capacity.shape.quantized import known_bytes, parameter_bytes
 from inferfleet.capacity.shape.shape import Layer, Weights
 
 # Two matrices instead of three in an MLP: no gate.
@@ -63,6 +63,7 @@ def config_weights(
         tied=not output,
         layers=each,
         how="estimated",
+        guessed=not known_bytes(quant),
     )
 
 

@@ -225,6 +225,16 @@ def test_a_quantization_beside_the_config() -> None:
     assert (found.quantization, found.cache_type) == ("fp8", "")
 
 
+def test_a_gguf_file_beside_a_whole_model() -> None:
+    """What serves a directory reads the safetensors; some repositories have a GGUF file, too."""
+    config, gguf = json.dumps(CONFIG).encode(), Memory(b"GGUF, of another size", "model.gguf")
+    whole = files(config_json=config, model_safetensors=stored(TWO))
+    assert shape_of([gguf, *whole]) == shape_of(whole)
+    for some in ([gguf, whole[0]], [gguf, whole[1]]):
+        with pytest.raises(FleetError, match=r"model\.gguf"):
+            shape_of(some)
+
+
 def test_files_of_a_model() -> None:
     config = json.dumps(CONFIG).encode()
     exact = shape_of(files(config_json=config, model_safetensors=stored(TWO)))
