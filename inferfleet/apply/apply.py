@@ -250,9 +250,7 @@ def _refusal(machine: str, record: str) -> FleetError:
 def _variables(
     release: Release, observed: Observed, plan: Plan, undo: Undo, what: str, size: int
 ) -> dict[str, str | int]:
-    gone = [*plan.targets("remove"), *plan.targets("evict")]
-    for _, service in plan.left:
-        gone.remove(service)
+    gone = [*plan.gone, *plan.targets("evict")]
     links = {path: f"{release.root}/current/{release.links[path]}" for path in plan.targets("link")}
     return {
         "root": release.root,

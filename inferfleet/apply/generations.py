@@ -7,8 +7,9 @@ import binascii
 from contextlib import suppress
 from dataclasses import dataclass
 
-from inferfleet.errors import FleetError
+from inferfleet.errors import LOCKED, FleetError
 from inferfleet.hosts.host import Host
+from inferfleet.plan.plan import Plan
 from inferfleet.release.manifest import load_manifest
 from inferfleet.release.release import File, Release
 from inferfleet.remote import program
@@ -49,6 +50,16 @@ def read_generation(host: Host, release: Release, number: int, sudo: bool) -> Re
         machine=release.machine, project=release.project, root=release.root, files=files,
         links=read.links, units=read.units, models=(),
     )  # fmt: skip
+
+
+def not_as_applied(plan: Plan) -> FleetError:
+    """The refusal of a plan for the generation in force that could not do without a new one."""
+    for problem in plan.problems:
+        if problem.code == LOCKED:
+            return problem
+    changed = [*plan.changed_files, *plan.targets("link"), *plan.targets("unlink")]
+    what = f"generation {plan.source} was changed on {plan.machine}: {', '.join(changed)}"
+    return FleetError(what, "`invoke up` puts it right; then restart")
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,14 @@ class Plan:
     def targets(self, action: str) -> list[str]:
         return [step.target for step in self.steps if step.action == action]
 
+    @property
+    def gone(self) -> list[str]:
+        """Services of the generation in force that are removed: all but what is left."""
+        gone = self.targets("remove")
+        for _, service in self.left:
+            gone.remove(service)
+        return gone
+
 
 def make_plan(
     release: Release,
@@ -114,11 +122,8 @@ def make_plan(
 def down_plan(release: Release, observed: Observed, services: frozenset[str] | None) -> Plan:
     """Stop and remove what runs; nothing is written but the lock and the history."""
     known = observed.manifest.units if observed.manifest else {}
-    left = [
-        (number, unit)
-        for number, unit in left_over(release, observed)
-        if services is None or unit.service in services
-    ]
+    # Whatever was asked for: the journal, which alone tells of it, goes with this run.
+    left = left_over(release, observed)
     steps = left_steps(left) + [
         Step("remove", service, state_words(state))
         for service, state in observed.units.items()

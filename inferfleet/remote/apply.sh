@@ -157,7 +157,12 @@ if [ -n "$left" ]; then
   # By the generation that started it, which is there no longer than up to the sweep.
   printf '%s\n' "$left" | (
     while IFS='	' read -r number service; do
-      control "$gens/$number/control" remove "$service" || exit 1
+      # The record may be of the same service under another runtime, which stays.
+      kept=$(cat "$state/started/$service" 2>/dev/null)
+      cleared=yes
+      control "$gens/$number/control" remove "$service" || cleared=no
+      [ -z "$kept" ] || printf '%s\n' "$kept" >"$state/started/$service"
+      [ "$cleared" = yes ] || exit 1
     done
   ) || die left "what an interrupted run has left cannot be removed"
 fi

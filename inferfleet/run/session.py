@@ -111,7 +111,7 @@ class Session:
 
         Raises FleetError when nothing is in force, or nothing of these services.
         """
-        from inferfleet.apply.generations import read_generation
+        from inferfleet.apply.generations import not_as_applied, read_generation
 
         observed = self.observe()
         if not observed.current:
@@ -126,10 +126,14 @@ class Session:
         if release.links != self.release.links:
             observed = self.observe(release)
         goal = Goal(True, services, restart=True)
-        # What is in force and not in the files has no claim on memory that could be told.
-        forced = not release.units.keys() <= self.release.units.keys()
         plan = make_plan(release, observed, goal)
-        planned = self._detailed(release, observed, plan, goal, forced)
+        if plan.to != plan.source:
+            raise not_as_applied(plan)
+        # What is in force may ask for other memory than the files; and what runs has it already.
+        same = release.units == self.release.units and not waiting.changed_files
+        stands = {s for s, state in observed.units.items() if state.state == "running"}
+        judged = same and not stands.issuperset(plan.targets("replace") + plan.targets("start"))
+        planned = self._detailed(release, observed, plan, goal, judged=judged)
         if self.unknown or not waiting.changed_files:
             return planned
         note = "restarted as it is in force: changes of the files wait for `invoke up`"
@@ -142,11 +146,19 @@ class Session:
         return Planned(self, self.release, observed, plan, upload=False)
 
     def _detailed(
-        self, release: Release, observed: Observed, plan: Plan, goal: Goal, forced: bool = False
+        self,
+        release: Release,
+        observed: Observed,
+        plan: Plan,
+        goal: Goal,
+        forced: bool = False,
+        judged: bool = True,
     ) -> Planned:
+        """judged: whether what starts has to fit beside what runs."""
         locked = any(problem.code == LOCKED for problem in plan.problems)
         if plan.empty or locked:
             return Planned(self, release, observed, plan)
+        from inferfleet.models.sources.sources import token_notes
         from inferfleet.plan.details import (
             acting_services,
             details_script,
@@ -166,9 +178,10 @@ class Session:
         whole = with_details(again, details, observed, size)
         acting = acting_services(release, whole)
         problems, notes = footing_problems(release, self.footings, acting, details.missing)
-        told = (*self._elsewhere(observed), *whole.notes, *notes)
+        token = token_notes(plan.fetch, self.secrets)
+        told = (*self._elsewhere(observed), *whole.notes, *notes, *token)
         whole = replace(whole, problems=(*whole.problems, *problems), notes=told)
-        if acting and self.budget and not forced:
+        if acting and self.budget and judged and not forced:
             from inferfleet.capacity.admission.admit import admit
 
             whole = admit(self, observed, whole, goal)
@@ -206,7 +219,7 @@ class Session:
             keys=self.secrets,
             listener=listener,
             upload=planned.upload,
-            before_ready=lambda units: self._served_models(units, listener),
+            before_ready=lambda units: self._served_models(planned.release, units, listener),
         )
 
     def fetch(self, plan: Plan, listener: Listener, sharing: Sharing | None = None) -> None:
@@ -231,9 +244,13 @@ class Session:
             unit.model, progress, update=update, address=reachable(unit.address[0]),
         )  # fmt: skip
 
-    def _served_models(self, units: list[Unit], listener: Listener) -> str:
-        """Models that only a running engine can fetch; "" or what went wrong."""
-        started = {unit.service for unit in units}
+    def _served_models(self, release: Release, units: list[Unit], listener: Listener) -> str:
+        """Models that only a running engine can fetch; "" or what went wrong.
+
+        A generation knows nothing of its models: those of services that are others by now are
+        left as they are.
+        """
+        started = {u.service for u in units if self.release.units.get(u.service) == u}
         for need in self.release.models:
             if need.service in started and need.source.scheme == "ollama":
                 try:

@@ -11,7 +11,12 @@ import threading
 from pathlib import Path
 
 import pytest
-from faults.fleet import MACHINE, REPOSITORY, FleetBox, Recorder
+from faults.fleet import KIND, MACHINE, REPOSITORY, FleetBox, Recorder
+from ports import free_port
+
+from inferfleet.events import silent
+from inferfleet.hosts.host import Host
+from inferfleet.models.need import ModelNeed
 
 CANARY = "canary-5fe1d0c7-TELL"
 AT = ("--host", MACHINE)
@@ -211,6 +216,72 @@ def test_restart_restarts_what_is_in_force(box: FleetBox) -> None:
     assert refused.returncode == 1
     assert "new is not in force on box" in refused.stderr
     assert box.invoke("plan", *AT).returncode == 2
+
+
+def test_restart_makes_no_generation_of_what_was_changed_on_the_machine(empty: FleetBox) -> None:
+    box, key = empty, {"TOKEN": CANARY}
+    box.machine["secrets"] = {"TOKEN": {"env": "TOKEN"}}
+    box.serve("one", secrets=["TOKEN"])
+    assert box.invoke("up", *AT, env=key).returncode == 0
+    (env,) = box.state.rglob("echo.env")
+    env.chmod(0o644)
+    refused = box.invoke("restart", *AT, env=key)
+    assert refused.returncode == 1
+    assert "generation 1 was changed on box: env/echo.env\nhint: `invoke up`" in refused.stderr
+    assert box.kept() == [1]
+    assert box.invoke("up", *AT, env=key).returncode == 0
+    done = box.invoke("restart", *AT, env=key)
+    assert done.returncode == 0, done.stderr
+    assert (box.current(), box.kept()) == (2, [1, 2])
+
+
+def test_restart_asks_for_the_model_that_is_in_force(
+    empty: FleetBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def ensured(host: Host, need: ModelNeed, port: int, *more: object, **how: object) -> bool:
+        asked.append((need.source.name, port))
+        return False
+
+    monkeypatch.setattr("inferfleet.models.ollama.ensure_ollama", ensured)
+    box = empty
+    kind = box.overlay / "services" / "echo.yaml"
+    kind.write_text(json.dumps(KIND | {"model": {"bare": "ollama"}}))
+    box.serve("one", model="qwen3:0.6b")
+    assert box.up().ok
+    for word, model, port, wanted in (
+        ("one", "qwen3:0.6b", box.port, [("qwen3:0.6b", box.port)]),
+        ("one", "qwen3:32b", free_port(), []),
+        ("two", "qwen3:32b", box.port, []),
+    ):
+        box.serve(word, model=model, port=port)
+        asked.clear()
+        planned = box.session().plan_restart(None)
+        assert planned.talk.apply(planned, "restart", silent).ok
+        assert (asked, box.current(), box.says()) == (wanted, 1, "one")
+
+
+def test_restart_is_not_measured_by_what_waits(box: FleetBox) -> None:
+    control = f"sh {box.root}/current/control"
+    box.serve("one", memory="900g")
+    assert box.session().plan_restart(None).plan.problems == ()
+    assert box.session().host.run(f"{control} stop").exit == 0
+    (refused,) = box.session().plan_restart(None).plan.problems
+    assert "echo does not fit" in refused.what
+    box.serve("two", memory="900g")
+    assert box.session().plan_restart(None).plan.problems == ()
+
+
+def test_a_token_that_cannot_be_had_is_told_before_a_fetch(empty: FleetBox) -> None:
+    kind = empty.overlay / "services" / "echo.yaml"
+    kind.write_text(json.dumps(KIND | {"model": {"bare": "hf"}}))
+    empty.machine["secrets"] = {"HF_TOKEN": {"env": "NOT_SET_HERE"}}
+    empty.serve("one", model="hf:org/tiny")
+    plan = empty.invoke("plan", *AT, env={"HF_ENDPOINT": "http://127.0.0.1:1"})
+    assert plan.returncode == 2, plan.stderr
+    why = "secret HF_TOKEN: the environment variable NOT_SET_HERE is not set"
+    assert f"note: {why}: only public models can be fetched" in plan.stdout
 
 
 def test_restart_where_nothing_is_in_force(empty: FleetBox) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from faults.fleet import FleetBox
 from faults.test_faults_killed import FollowedHost, KillingHost, is_server
@@ -167,3 +169,40 @@ def test_down_after_a_rename_that_was_cut_off(box: FleetBox) -> None:
     assert box.down().ok
     assert (box.processes(), traces(box, "echo")) == ([], [])
     assert box.leftovers() == []
+
+
+def test_down_of_another_service_after_a_rename_that_was_cut_off(box: FleetBox) -> None:
+    """It ends what was left, too: the journal goes, and nothing would tell of it any more."""
+    box.serve("more", "extra", port=free_port())
+    assert box.up().ok
+    box.services.pop("echo")
+    box.serve("two", "other", port=box.port)
+    with pytest.raises(FleetError, match="ended early"):
+        box.up(host=FollowedHost(*SWITCHED))
+    planned = box.session().plan_down(frozenset({"extra"}))
+    assert planned.plan.targets("remove") == ["echo", "extra"]
+    assert planned.talk.apply(planned, "down", lambda event: None).ok
+    assert (box.says(), servers(box), traces(box, "echo")) == (None, 0, [])
+    assert box.leftovers() == []
+    assert box.up().ok
+    assert box.says() == "two"
+
+
+def test_what_is_left_of_a_service_that_moved_leaves_its_record(box: FleetBox) -> None:
+    box.serve("two")
+    with pytest.raises(FleetError, match="ended early"):
+        box.up(host=KillingHost("say 'started"))
+    # As if the generation before had kept it running in another way, which ended in time.
+    before = box.state / "generations" / "1"
+    units = before / ".units"
+    units.write_text(units.read_text().replace("process echo ", "process past "))
+    manifest = json.loads((before / ".manifest").read_text())
+    manifest["units"]["echo"]["name"] = "past"
+    (before / ".manifest").write_text(json.dumps(manifest) + "\n")
+    (before / "process" / "past").mkdir()
+    (before / "process" / "past" / "run").write_text("exit 0\n")
+    plan = box.plan()
+    assert (plan.left, plan.gone) == (((1, "echo"),), [])
+    assert box.up().ok
+    assert box.says() == "two"
+    settled(box)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -20,7 +20,7 @@ from inferfleet.errors import FleetError
 from inferfleet.hosts.host import Result
 from inferfleet.models.needs import model_need
 from inferfleet.observe.observed import parse_observed
-from inferfleet.plan.plan import Goal, Plan, make_plan
+from inferfleet.plan.plan import Goal, Plan, Step, make_plan
 from inferfleet.run.session import Session
 
 GIB = 1 << 30
@@ -48,7 +48,7 @@ SMALL = demand("echo", "none", memory=4 * GIB)
 class Case:
     """A machine with one GPU of 24 GiB. services: what each asks for; up: of them what runs;
     acting: started or replaced; gone: runs, but is in the file no more. used: of the GPU. blind:
-    whose model is not known."""
+    whose model is not known. left: what moved, and an interrupted run left where it was."""
 
     services: dict[str, dict[str, Any]]
     up: tuple[str, ...]
@@ -63,6 +63,7 @@ class Case:
     mode: str = "Default"
     hardware: dict[str, Any] = field(default_factory=dict)
     blind: str = ""
+    left: tuple[str, ...] = ()
 
 
 def says(case: Case) -> str:
@@ -121,6 +122,8 @@ def planned(case: Case, folder: Path) -> Plan:
     plan = make_plan(release, observed, goal)
     assert {s.target for s in plan.steps if s.action in ("start", "replace")} == set(case.acting)
     assert set(plan.targets("remove")) == set(case.gone)
+    left = [Step("remove", name, "") for name in case.left]
+    plan = replace(plan, steps=(*left, *plan.steps), left=tuple((1, name) for name in case.left))
     hardware = {"reserve": 0, "gpus": 0, "gpu_memory": None, "bandwidth": None, **case.hardware}
     talk = SimpleNamespace(
         release=release, sudo=False, secrets={},
@@ -188,6 +191,9 @@ REFUSED = {
     ),
     "one of ours that stays has it": Case(
         {"a": VLLM, "b": VLLM}, ("b",), ("a",), 22, (("b", 22, "C"),)
+    ),
+    "one that stays has it, and is left elsewhere": Case(
+        {"a": VLLM, "b": VLLM}, ("b",), ("a",), 22, (("b", 22, "C"),), left=("b",)
     ),
     "one of ours that stays will have it": Case(
         {"a": VLLM, "b": VLLM}, ("b",), ("a",), 1, (("b", 1, "C"),)

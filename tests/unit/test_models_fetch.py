@@ -22,11 +22,12 @@ from inferfleet.hosts.local import LocalHost
 from inferfleet.models.need import ModelNeed
 from inferfleet.models.needs import model_need
 from inferfleet.models.observe import ModelState, observe_script, parse_observed
+from inferfleet.models.sources.sources import token_notes
 from inferfleet.models.stale import latest, staleness
 from inferfleet.models.transfer import transfer
 from inferfleet.models.transfer.fetch import bring
 from inferfleet.schema.machine import ModelSpec
-from inferfleet.secrets import Secret
+from inferfleet.secrets import Origin, Secret, Vault
 
 BIG = random.Random(7).randbytes(3_000_000)
 SMALL = b'{"tiny": true}\n'
@@ -341,6 +342,17 @@ def test_the_token_reaches_the_hub_and_nobody_else(
         assert path.is_dir() or CANARY.encode() not in path.read_bytes()
 
 
+def test_a_public_model_needs_no_token_that_cannot_be_had(tmp_path: Path, hub: Hub) -> None:
+    hub.publish({"model.gguf": SMALL})
+    need = need_of(tmp_path, "org/tiny")
+    vault = Vault({"HF_TOKEN": Origin(env="NOT_SET_HERE")}, lambda _: None)
+    why = "secret HF_TOKEN: the environment variable NOT_SET_HERE is not set"
+    assert token_notes([need], vault) == (f"{why}: only public models can be fetched",)
+    assert fetch(need, secrets=vault)
+    assert Path(need.directory, "model.gguf").read_bytes() == SMALL
+    assert token_notes([need], {"HF_TOKEN": Secret(CANARY)}) == token_notes([need], {}) == ()
+
+
 def test_hub_errors_each_say_what_to_do(
     tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -376,6 +388,14 @@ def test_hub_errors_each_say_what_to_do(
     hub.publish({"model.gguf": SMALL})
     assert "is gated and there is no token" in failure("org/tiny").what
     assert "HF_TOKEN has no access" in failure("org/tiny", CANARY).what
+    empty = Vault({"HF_TOKEN": Origin(env="NOT_SET_HERE")}, lambda _: None)
+    with pytest.raises(FleetError) as caught:
+        fetch(need_of(tmp_path, "org/tiny"), secrets=empty)
+    assert caught.value.what == (
+        "model hf:org/tiny is gated and there is no token for it: "
+        "secret HF_TOKEN: the environment variable NOT_SET_HERE is not set"
+    )
+    assert "export NOT_SET_HERE" in caught.value.hint
     hub.publish({"../evil": SMALL})
     assert "unusable file name" in failure("org/tiny").what
     with serving() as gone:

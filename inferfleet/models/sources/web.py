@@ -24,6 +24,10 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _NO_HEAD = (403, 405, 501)
 
 
+class AccessError(FleetError):
+    """The hub lets nobody have a model, or nobody without another token."""
+
+
 class UnreachableError(OSError):
     """No usable answer from a server; the text says which server and why."""
 
@@ -247,20 +251,20 @@ def status_error(origin: Web, status: int, code: str = "") -> FleetError:
     return FleetError(f"model {subject}: the server answers HTTP {status}")
 
 
-def access_error(subject: str, token: bool, *, gated: bool) -> FleetError:
+def access_error(subject: str, token: bool, *, gated: bool) -> AccessError:
     """The hub's refusal, told apart by what the user can do about it."""
     name = subject.removeprefix("hf:").partition("@")[0]
     repository = "/".join(name.split("/")[:2])
     add = "add HF_TOKEN to the secrets of the machine file, such as HF_TOKEN: {env: HF_TOKEN}"
     if gated and not token:
         hint = f"accept its terms on the page of {repository} at the hub, then {add}"
-        return FleetError(f"model {subject} is gated and there is no token for it", hint)
+        return AccessError(f"model {subject} is gated and there is no token for it", hint)
     if gated:
         hint = f"accept its terms on the page of {repository} with the account of HF_TOKEN"
-        return FleetError(f"model {subject} is gated and HF_TOKEN has no access to it", hint)
+        return AccessError(f"model {subject} is gated and HF_TOKEN has no access to it", hint)
     if token:
         hint = "check that HF_TOKEN is valid and may read this repository"
-        return FleetError(f"model {subject}: the hub refuses HF_TOKEN", hint)
-    return FleetError(
+        return AccessError(f"model {subject}: the hub refuses HF_TOKEN", hint)
+    return AccessError(
         f"model {subject} does not exist or is private", f"check the spelling, or {add}"
     )
