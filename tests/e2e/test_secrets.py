@@ -20,7 +20,11 @@ AWKWARD = "a'b\"c$HOME`d`#%n\\ "
 
 
 # Where Docker keeps what a container was made from; only root can go there.
-DOCKER = ("/run/containerd/", "/run/docker/", "/var/lib/containerd/", "/var/lib/docker/")
+# The last is there as long as a health check is being started.
+DOCKER = (
+    "/run/containerd/", "/run/docker/", "/var/lib/containerd/", "/var/lib/docker/",
+    "/tmp/runc-process",
+)  # fmt: skip
 
 
 class Canaries:
