@@ -119,6 +119,16 @@ class StrictConnection(fabric.Connection):  # type: ignore[misc]
             self.client.close()
             raise _explained(login, error, bool(self.gateway)) from None
 
+    @property
+    def ending(self) -> str:
+        """Why an open connection ended, as far as this side saw it; "" when nobody said."""
+        error = self.transport.saved_exception if self.transport else None
+        if isinstance(error, EOFError):
+            return "the other side closed it"
+        if isinstance(error, OSError):
+            return error.strerror or str(error)
+        return str(error) if error else ""
+
     def close(self) -> None:
         """Close this connection and the hops that carry it."""
         super().close()

@@ -15,6 +15,7 @@ from paramiko.ssh_exception import SSHException
 from inferfleet.errors import FleetError
 from inferfleet.hosts import config, configfile, shell, terminal
 from inferfleet.hosts.base import ScriptHost
+from inferfleet.hosts.channel import orderly
 from inferfleet.hosts.connection import StrictConnection, chain, dial
 from inferfleet.hosts.early import Early
 from inferfleet.hosts.forward import Peer, relay
@@ -111,11 +112,10 @@ class SshHost(ScriptHost):
         def connect() -> Peer:
             transport = self._connected().transport
             try:
-                peer = transport.open_channel("direct-tcpip", (address, port), ("127.0.0.1", 0))
+                channel = transport.open_channel("direct-tcpip", (address, port), ("127.0.0.1", 0))
             except (SSHException, FleetError) as error:
                 raise ConnectionError(str(error)) from None
-            channel: Peer = peer
-            return channel
+            return orderly(channel)
 
         with relay(connect, local_port) as bound:
             yield bound
@@ -162,13 +162,12 @@ class SshHost(ScriptHost):
         deadline = time.monotonic() + self._overrides.timeout
         while True:
             try:
-                channel: Channel = connection.transport.open_session()
-                return channel
+                return orderly(connection.transport.open_session())
             except (SSHException, EOFError, OSError):
                 # paramiko hands a refusal to one of the threads that were refused at a time,
                 # so whether the connection lives is the only sure sign.
                 if not connection.is_connected:
-                    raise _lost(self.name) from None
+                    raise _lost(self.name, connection) from None
                 if time.monotonic() > deadline:
                     raise FleetError(
                         f"{self.name} opens no more sessions",
@@ -220,7 +219,7 @@ class SshProgram:
         self._connection.transport.join(0.5)
         if self._connection.is_connected:
             return SIGNALLED
-        raise _lost(self._name)
+        raise _lost(self._name, self._connection)
 
     def end(self) -> None:
         self.close_input()
@@ -231,7 +230,9 @@ class SshProgram:
             self._channel.close()
 
 
-def _lost(name: str) -> FleetError:
+def _lost(name: str, connection: StrictConnection) -> FleetError:
+    why = connection.ending
     return FleetError(
-        f"connection to {name} lost", "run the command again; it finds out what was done"
+        f"connection to {name} lost{f': {why}' if why else ''}",
+        "run the command again; it finds out what was done",
     )

@@ -355,7 +355,8 @@ def ready(home: Home, server: Sshd) -> SshHost:
 
 def test_connection_killed_in_mid_run(home: Home, server: Sshd) -> None:
     host = ready(home, server)
-    with pytest.raises(FleetError, match="connection to m1 lost"):
+    why = "connection to m1 lost: (the other side closed it|Connection reset by peer)"
+    with pytest.raises(FleetError, match=why):
         host.run("echo before; kill -9 $PPID; sleep 60", input=bytes(4 << 20))
     assert host.run("echo again").out == "again\n"
 
@@ -377,6 +378,20 @@ def test_connection_killed_in_mid_stream(home: Home, server: Sshd) -> None:
     os.kill(session, signal.SIGKILL)
     with pytest.raises(FleetError, match="connection to m1 lost"):
         next(stream)
+
+
+def test_end_of_input_that_its_channel_s_end_overtakes(home: Home, server: Sshd) -> None:
+    """As when one thread ends a channel's input while another closes it: sshd would hang up."""
+    host = ready(home, server)
+    session = host.run("echo $PPID").out
+    channel = host._channel(host._connected())
+    channel.exec_command("cat")
+    with channel.lock:
+        late = channel._send_eof()
+    channel.close()
+    assert host.run("echo $PPID").out == session
+    channel.transport._send_user_message(late)
+    assert host.run("echo $PPID").out == session
 
 
 def test_shell_ended_by_a_signal_is_not_a_lost_connection(home: Home, server: Sshd) -> None:
