@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inferfleet.capacity.held import Card, Held
-from inferfleet.capacity.term import Memory
+from inferfleet.capacity.term import Memory, Vram
 from inferfleet.services.values import gpu_count
 
 MAIN = "main memory"
@@ -46,14 +46,10 @@ def live_memory(
     more = freed or {}
     cards = cards_of(gpus, held.cards)
     unified = shares(hardware, held)
-    totals = [card.total for card in cards if card.total is not None]
-    frees = [
-        max(min(card.free + more.get(f"GPU {card.index}", 0), card.total or card.free), 0)
-        for card in cards
-        if card.free is not None
-    ]
+    each = tuple(_vram(card, more) for card in cards if card.total is not None)
+    frees = [one.free for one in each if one.free is not None]
     available = max(min(held.available + more.get(MAIN, 0), held.total), 0)
-    device = held.total if unified else min(totals, default=0)
+    device = held.total if unified else min((one.total for one in each), default=0)
     count = len(cards) if held.cards else _count(hardware, gpus)
     if count and not device and not unified:
         device = int(hardware.get("gpu_memory") or 0)
@@ -66,6 +62,8 @@ def live_memory(
         # The file knows the bandwidth of the GPU's memory alone.
         bandwidth=hardware.get("bandwidth") if count or unified else None,
         free=available if unified else min(frees, default=None),
+        cards=each if device else (),
+        ordered=_ordered(gpus, cards),
     )
 
 
@@ -83,6 +81,20 @@ def cards_of(gpus: str | Sequence[str], cards: Sequence[Card]) -> tuple[Card, ..
     if gpus == "all":
         return tuple(cards)
     return tuple(c for c in cards if str(c.index) in gpus or c.uuid in gpus)
+
+
+def _vram(card: Card, more: Mapping[str, int]) -> Vram:
+    """more: what will be free beside what is free now, by pool."""
+    total = card.total or 0
+    if card.free is None:
+        return Vram(total)
+    return Vram(total, max(min(card.free + more.get(f"GPU {card.index}", 0), total), 0))
+
+
+def _ordered(gpus: str | Sequence[str], cards: Sequence[Card]) -> bool:
+    """Whether a service that names its GPUs does so in the order of the driver."""
+    named = [str(card.index) if str(card.index) in gpus else card.uuid for card in cards]
+    return isinstance(gpus, str) or named == list(gpus)
 
 
 def wanted_gpus(demand: Mapping[str, Any]) -> int | None:

@@ -21,12 +21,22 @@ class Term:
 
 
 @dataclass(frozen=True)
+class Vram:
+    """One GPU's memory in bytes; free: now, None when nobody asked."""
+
+    total: int
+    free: int | None = None
+
+
+@dataclass(frozen=True)
 class Memory:
     """What a machine offers, in bytes; bandwidth in bytes per second.
 
-    `device` is the total of one GPU as the driver shows it, 0 without a GPU; `gpus` is how many of
-    them the service has. On a machine with unified memory device equals host, and `reserve` is the
-    host's own share. `free` is what is free now, None when nobody asked the machine.
+    `device` is the total of one GPU as the driver shows it, 0 without a GPU, of several the
+    smallest; `gpus` is how many of them the service has. On a machine with unified memory device
+    equals host, and `reserve` is the host's own share. `free` is what is free now, of several GPUs
+    where least is, None when nobody asked the machine. cards: each GPU, () where they are alike;
+    ordered: they are as the service names them.
     """
 
     host: int
@@ -36,6 +46,31 @@ class Memory:
     reserve: int = 0
     bandwidth: float | None = None
     free: int | None = None
+    cards: tuple[Vram, ...] = ()
+    ordered: bool = True
+
+    @property
+    def places(self) -> tuple[Vram, ...]:
+        """Each GPU by itself; one where they share the machine's memory."""
+        if not self.device:
+            return ()
+        alike = (Vram(self.device, self.free),)
+        return alike if self.unified else self.cards or alike * max(self.gpus, 1)
+
+
+@dataclass(frozen=True)
+class Laid:
+    """How a claim lies on several GPUs, in bytes by GPU.
+
+    amounts: what it takes of each, as far as that can be told. least: of it what is certain.
+    where: `each`: those very parts; `all`: the engine divides it by what is free at its start, so
+    that the sum of `least` has to be there on all of them together; `one`: the sum has to be there
+    on one of them, and nobody here can know on which.
+    """
+
+    amounts: tuple[int, ...]
+    least: tuple[int, ...]
+    where: Literal["each", "all", "one"] = "all"
 
 
 @dataclass(frozen=True)
@@ -48,6 +83,7 @@ class Claim:
     least: of the amount, what it cannot start without and what does not depend on estimates; None:
     all of it. fills: it takes what is free above that. ask: what must be free before it starts or
     the engine refuses, whatever it takes of it then. unknown: why the amount is a lower bound.
+    laid: how it lies on its GPUs where not alike on each; amount and least are the largest parts.
     """
 
     service: str
@@ -60,3 +96,4 @@ class Claim:
     fills: bool = False
     ask: int = 0
     unknown: str = ""
+    laid: Laid | None = None

@@ -36,8 +36,7 @@ def judge(situation: Situation, known: Mapping[str, Known]) -> Verdict:
         for limit in situation.limits(name)
     ]
     rooms = tuple(situation.rooms())
-    pools = {room.pool for room in situation.rooms(least=True) if not room.fits}
-    short = [room for room in rooms if room.pool in pools]
+    short = situation.short()
     blind = [told for name in situation.acting if (told := _unknown(situation, name, known, many))]
     if limits or short:
         said = [*limits, *(room.words(many) for room in short), *blind]

@@ -45,8 +45,7 @@ def decide(situation: Situation, evict: bool, remedies: Mapping[str, str] | None
             else:
                 notes.append(_overridden([service], problem))
     rooms = situation.rooms()
-    pools = {room.pool for room in situation.rooms(least=True) if not room.fits}
-    short = [room for room in rooms if room.pool in pools]
+    short = situation.short()
     tight = [room for room in rooms if not room.fits]
     if not tight and not short:
         return Verdict(tuple(problems), notes=tuple(notes))
@@ -145,7 +144,8 @@ def _terms(situation: Situation, service: str) -> str:
     parts = [f"{term.name} {size(term.amount)}" for term in claim.terms if term.unit == "bytes"]
     if claim.pool == "device" and claim.host and parts:
         parts.append(f"main memory of its processes {size(claim.host)}")
-    return f"{service}: {', '.join(parts)}" if parts else ""
+    most = ", of the GPU that gets most" if claim.laid else ""
+    return f"{service}{most}: {', '.join(parts)}" if parts else ""
 
 
 def _hint(situation: Situation, chosen: tuple[str, ...] | None, short: Sequence[Room]) -> str:

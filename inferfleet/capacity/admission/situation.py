@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from inferfleet.capacity.admission.loose import Loose, poured, settled, told
 from inferfleet.capacity.admission.room import Room
+from inferfleet.capacity.admission.untold import untold
 from inferfleet.capacity.engines.given import Given
 from inferfleet.capacity.held import Held, Holder
 from inferfleet.capacity.machine import MAIN, cards_of, shares, spread
@@ -60,7 +62,7 @@ class Situation:
 
         least: only what it cannot start without, and what does not depend on estimates.
         """
-        claimed = self._claimed(service, least)
+        claimed = self.claimed(service, least)
         if claimed is not None:
             return claimed
         limit = self.demands.get(service, {}).get("memory")
@@ -75,11 +77,13 @@ class Situation:
         use, need = self.use(service), self.need(service)
         if use and not self.trusted(service):
             return use
-        found = {pool: max(use.get(pool, 0), need.get(pool, 0)) for pool in {**use, **need}}
         claim = self.claims.get(service)
+        if self.moves(service):
+            need = settled(use, need, self.places(service))
+        found = {pool: max(use.get(pool, 0), need.get(pool, 0)) for pool in {**use, **need}}
         if claim is not None and claim.fills:
             least = self.need(service, least=True)
-            pools = [MAIN] if claim.pool == "host" else self._places(service)
+            pools = [MAIN] if claim.pool == "host" else self.places(service)
             filled = [p for p in pools if use.get(p, 0) >= least.get(p, 0)]
             found.update({pool: use.get(pool, 0) for pool in filled})
         return found
@@ -118,9 +122,9 @@ class Situation:
         claim = self.claims.get(service)
         if claim is None or not claim.ask:
             return {}
-        return dict.fromkeys(self._places(service), claim.ask)
+        return dict.fromkeys(self.places(service), claim.ask)
 
-    def _places(self, service: str) -> list[str]:
+    def places(self, service: str) -> list[str]:
         """The pools from which a service on GPUs takes its share."""
         if self.unified:
             return [MAIN]
@@ -129,7 +133,7 @@ class Situation:
         chosen = cards[: spread(demand, len(cards))]
         return [f"GPU {card.index}" for card in chosen if card.total is not None]
 
-    def _claimed(self, service: str, least: bool = False) -> dict[str, int] | None:
+    def claimed(self, service: str, least: bool = False) -> dict[str, int] | None:
         demand, claim = self.demands.get(service, {}), self.claims.get(service)
         limit = demand.get("memory")
         if claim is None or claim.amount is None:
@@ -144,12 +148,15 @@ class Situation:
         host = min(claim.host, limit) if limit else claim.host
         if self.unified:
             return {MAIN: taken + host}
-        found = dict.fromkeys(self._places(service), taken)
+        found = dict.fromkeys(self.places(service), taken)
+        if claim.laid is not None:
+            parts = claim.laid.least if least else claim.laid.amounts
+            found = {p: n for p, n in zip(found, parts, strict=False) if n}
         return {**found, MAIN: host} if host else found
 
     def use(self, service: str) -> dict[str, int]:
         """What a service that runs has of each pool, also where the driver does not tell whose."""
-        pools = self._pools(self.held.of(service))
+        pools = self.pools(self.held.of(service))
         for pool, amount in self._untold.get(service, {}).items():
             pools[pool] = pools.get(pool, 0) + amount
         return pools
@@ -176,15 +183,52 @@ class Situation:
                 found[pool] = found.get(pool, 0) + amount
         return found
 
+    def moves(self, service: str) -> bool:
+        """Whether a service lays itself over its GPUs by what is free when it starts."""
+        claim = self.claims.get(service)
+        return bool(claim and claim.laid and claim.laid.where != "each" and not self.unified)
+
     def rooms(self, stopped: Iterable[str] = (), least: bool = False) -> list[Room]:
-        """The arithmetic of every pool that a start takes from, once these are stopped."""
-        needs = {service: self.need(service, least) for service in self.acting}
+        """The arithmetic of every pool that a start takes from, once these are stopped.
+
+        least: what an engine lays over several GPUs by itself lies where there is room for it.
+        """
+        if not least:
+            return self._rooms({name: self.need(name) for name in self.acting}, frozenset(stopped))
+        return self._poured(stopped)[0]
+
+    def short(self) -> list[Room]:
+        """The rooms that are too small for what is certain, with the estimates."""
+        least, lacking = self._poured()
+        zeros = {some.service: dict.fromkeys(some.pools, 0) for some in self._loose()}
+        needs = {name: {**zeros.get(name, {}), **self.need(name)} for name in self.acting}
+        return told(self._rooms(needs), least, lacking)
+
+    def _poured(self, stopped: Iterable[str] = ()) -> tuple[list[Room], list[Loose]]:
+        needs = {name: self.need(name, least=True) for name in self.acting}
+        loose = self._loose()
+        for some in loose:
+            needs[some.service] = {**needs[some.service], **dict.fromkeys(some.pools, 0)}
+        return poured(self._rooms(needs, frozenset(stopped)), loose)
+
+    def _loose(self) -> list[Loose]:
+        found = []
+        for name in filter(self.moves, self.acting):
+            laid, places = self.claims[name].laid, tuple(self.places(name))
+            if laid is not None and places:
+                one = laid.where == "one"
+                most = max(laid.amounts) if one else sum(laid.amounts)
+                found.append(Loose(name, places, sum(laid.least), most, one))
+        return found
+
+    def _rooms(
+        self, needs: Mapping[str, Mapping[str, int]], gone: frozenset[str] = frozenset()
+    ) -> list[Room]:
         asks = {service: self.asks(service) for service in self.acting}
         pools = dict.fromkeys(pool for need in needs.values() for pool in need)
-        gone = set(stopped)
         found = []
         for pool in pools:
-            total, free = self._pool(pool)
+            total, free = self.pool(pool)
             if not total:  # nobody says
                 continue
             reserve = int(self.hardware.get("reserve") or 0) if pool == MAIN else 0
@@ -197,7 +241,7 @@ class Situation:
             others = [
                 (holder.label, amount)
                 for holder in self.held.foreign
-                if (amount := self._pools(holder).get(pool, 0)) >= WORTH_NAMING * total
+                if (amount := self.pools(holder).get(pool, 0)) >= WORTH_NAMING * total
             ]
             found.append(
                 Room(
@@ -216,46 +260,15 @@ class Situation:
 
     @cached_property
     def _untold(self) -> dict[str, dict[str, int]]:
-        """Of GPU memory that no listed process has: what running services of ours take of it.
+        return untold(self)
 
-        Some drivers list no process or not what it has (in containers, under WSL2). In doubt it
-        is ours: as much as a service claims, and evenly where nobody knows that.
-        """
-        found: dict[str, dict[str, int]] = {}
-        cards = [card for card in self.held.cards if card.total is not None]
-        pools = {f"GPU {card.index}": {card.index} for card in cards}
-        if self.unified:
-            pools = {MAIN: {index for holder in self.held.holders for index in holder.gpus}}
-        for pool, indexes in pools.items():
-            total, free = self._pool(pool)
-            told = sum(self._pools(holder).get(pool, 0) for holder in self.held.holders)
-            left = max(total - free - told, 0)
-            blind = []
-            for service in sorted(self.running):
-                holder, claimed = self.held.of(service), self._claimed(service)
-                gpus = self.demands.get(service, {}).get("gpus", "none")
-                asked = {card.index for card in cards_of(gpus, self.held.cards)}
-                there = gpus != "none" if self.unified else bool(asked & indexes)
-                if not there or any(holder.gpus.get(index) for index in indexes):
-                    continue
-                if claimed is None:
-                    blind.append(service)
-                    continue
-                own = self._pools(holder).get(pool, 0)
-                amount = min(max(claimed.get(pool, 0) - own, 0), left)
-                found.setdefault(service, {})[pool] = amount
-                left -= amount
-            for service in blind:
-                found.setdefault(service, {})[pool] = left // len(blind)
-        return found
-
-    def _pool(self, pool: str) -> tuple[int, int]:
+    def pool(self, pool: str) -> tuple[int, int]:
         for card in self.held.cards:
             if f"GPU {card.index}" == pool and card.total is not None:
                 return card.total, card.total if card.free is None else card.free
         return self.held.total, self.held.available
 
-    def _pools(self, holder: Holder) -> dict[str, int]:
+    def pools(self, holder: Holder) -> dict[str, int]:
         pools = {f"GPU {index}": amount for index, amount in holder.gpus.items()}
         if self.unified:
             pools = {MAIN: holder.host + sum(holder.gpus.values())}

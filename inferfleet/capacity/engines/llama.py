@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 from inferfleet.capacity.engines import rules
 from inferfleet.capacity.engines.bound import CONTEXT, bounds, read_back
-from inferfleet.capacity.engines.cells import BATCH, UBATCH, Slots, cells, layer_bytes
+from inferfleet.capacity.engines.cells import BATCH, UBATCH, Slots, cells
 from inferfleet.capacity.engines.given import Given
 from inferfleet.capacity.engines.kv import llama_state, llama_token
+from inferfleet.capacity.engines.layout import Layout, fits, llama_layout, ollama_layout
+from inferfleet.capacity.engines.offload import Share, Split, divided, fitted, laid_out
 from inferfleet.capacity.engines.sure import moved, sure_weights
 from inferfleet.capacity.shape.gguf_types import CACHE_TYPES
 from inferfleet.capacity.shape.shape import Shape
-from inferfleet.capacity.term import Claim, How, Memory, Term
+from inferfleet.capacity.term import Claim, How, Laid, Memory, Term
 from inferfleet.capacity.words import size
 from inferfleet.errors import FleetError
 
@@ -27,27 +30,17 @@ MOVED = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Split:
-    """Bytes on all GPUs together and on the host, and how many layers lie on GPUs."""
-
-    device_weights: int
-    host_weights: int
-    device_cache: int
-    host_cache: int
-    layers: int
-
-
 def claim_llama(service: str, given: Given, shape: Shape | None, memory: Memory) -> Claim:
     """The claim of one llama-server: everything is reserved when it starts."""
     if shape is None:
         return _blind(service, memory)
     slots = llama_slots(shape, given)
-    fitted = given.value("ctx-size", "c") in (None, 0, "0") and given.text("fit") != "off"
-    least = replace(slots, context=min(slots.context, rules.FIT_CONTEXT)) if fitted else slots
+    shrinks = given.value("ctx-size", "c") in (None, 0, "0") and fits(given)
+    least = replace(slots, context=min(slots.context, rules.FIT_CONTEXT)) if shrinks else slots
     host = given.whole("cache-ram", "cram") * rules.MIB
     terms = (Term("prompt cache", host, "bytes", "--cache-ram", "declared"),) if host > 0 else ()
-    return _claim(service, given, shape, memory, slots, least, max(host, 0), terms)
+    layout = llama_layout(given, memory)
+    return _claim(service, given, shape, memory, layout, slots, least, max(host, 0), terms)
 
 
 def claim_ollama(service: str, given: Given, shape: Shape | None, memory: Memory) -> Claim:
@@ -59,7 +52,10 @@ def claim_ollama(service: str, given: Given, shape: Shape | None, memory: Memory
     # Without a context in the Modelfile Ollama goes down to 4096 rather than fail.
     told = given.above("num-ctx", default=0) or int(given.count("OLLAMA_CONTEXT_LENGTH", 0))
     least = slots if told else replace(slots, context=min(slots.context, 4096 * slots.slots))
-    return _claim(service, given, shape, memory, slots, least, rules.OLLAMA_SERVER, (extra,))
+    layout = ollama_layout(given, memory, _predicted(shape, slots))
+    return _claim(
+        service, given, shape, memory, layout, slots, least, rules.OLLAMA_SERVER, (extra,)
+    )
 
 
 def llama_slots(shape: Shape, given: Given) -> Slots:
@@ -84,7 +80,7 @@ def ollama_slots(shape: Shape, given: Given, memory: Memory) -> Slots:
         parallel = 1
     context = int(given.count("OLLAMA_CONTEXT_LENGTH", 0))
     context = given.above("num-ctx", default=context)
-    context = context or rules.ollama_context(memory.device * memory.gpus)
+    context = context or rules.ollama_context(sum(place.total for place in memory.places))
     if shape.context:
         context = min(context, shape.context)
     kind = given.variable("OLLAMA_KV_CACHE_TYPE")
@@ -97,11 +93,19 @@ def _blind(service: str, memory: Memory) -> Claim:
     return Claim(service, "device" if memory.device else "host", None)
 
 
+def _predicted(shape: Shape, slots: Slots) -> int:
+    """What Ollama expects a model to take: PredictServerVRAM in llm/llama_server.go."""
+    heads = min((layer.heads for layer in shape.layers), default=0) or 1
+    size = shape.hidden // shape.heads if shape.heads else 0
+    return shape.weights.total + 4 * len(shape.layers) * heads * size * slots.context
+
+
 def _claim(
     service: str,
     given: Given,
     shape: Shape,
     memory: Memory,
+    layout: Layout,
     slots: Slots,
     least: Slots,
     extra: int,
@@ -112,13 +116,10 @@ def _claim(
         kept = cells(shape, slots)
     except FleetError as error:
         limit = f"{error.what}; {error.hint}" if error.hint else error.what
-        pool = "device" if memory.device else "host"
-        return Claim(service, "device" if pool == "device" else "host", None, limits=(limit,))
-    room = _room(memory)
-    if room and _total(given, shape, memory, slots, room) > room and least != slots:
-        slots = _shrunk(given, shape, memory, slots, least, room)
-        kept = cells(shape, slots)
-    split = _split(given, shape, memory, slots, room)
+        return replace(_blind(service, memory), limits=(limit,))
+    slots = fitted(given, shape, slots, least, layout)
+    kept = cells(shape, slots)
+    split = divided(given, shape, slots, layout)
     work = rules.compute_buffer(shape, slots)
     elsewhere = moved(given, MOVED)
     how: How = "estimated" if elsewhere else shape.weights.how
@@ -141,27 +142,38 @@ def _claim(
             service, "host", amount, 0, (*terms, *yields), _limits(memory, certain, False),
             least=certain,
         )  # fmt: skip
-    each = max(memory.gpus, 1)
+    shares = laid_out(given, shape, split, layout, work)
+    most = max(shares, key=lambda share: share.total)
     terms = (
-        Term("weights", split.device_weights / each, "bytes", _layers(split, shape, each), how),
-        Term("KV cache", split.device_cache / each, "bytes", _cells(slots, shape), "exact"),
-        Term("compute buffer", work, "bytes", "", "estimated"),
+        Term("weights", most.weights, "bytes", _layers(split, shape, shares), how),
+        Term("KV cache", most.cache, "bytes", _cells(slots, shape), "exact"),
+        Term("compute buffer", most.work - rules.CONTEXT_OUTSIDE, "bytes", "", "estimated"),
         Term("CUDA context", rules.CONTEXT_OUTSIDE, "bytes", "", "estimated"),
     )
-    amount = int(sum(term.amount for term in terms))
     host = split.host_weights + split.host_cache + rules.SERVER + extra
     beside = (Term("of the host", host, "bytes", "input table, layers not on a GPU", "estimated"),)
-    certain = _certain(shape, split.device_weights // each, split.device_cache // each)
-    certain = 0 if elsewhere else certain
+    sure = tuple(0 if elsewhere else _certain_share(shape, share) for share in shares)
+    laid = None
+    if len(shares) > 1:
+        dealt = any(share.layer for share in shares)
+        guessed = layout.told and not dealt
+        amounts = tuple(int(share.total) for share in shares)
+        laid = Laid(amounts, sure, "all" if guessed else layout.where)
     return Claim(
-        service, "device", amount, host, (*terms, *beside, *yields),
-        _limits(memory, certain, True), least=certain,
+        service, "device", int(most.total), host, (*terms, *beside, *yields),
+        _limits(memory, max(sure), True) if laid is None else _apart(layout, laid),
+        least=max(sure), laid=laid,
     )  # fmt: skip
 
 
 def _certain(shape: Shape, weights: int, cache: int) -> int:
     """Buffers for the work are estimated, and so is the cache of a family that is not known."""
     return sure_weights(shape, weights) + (cache if shape.kv != "estimated" else 0)
+
+
+def _certain_share(shape: Shape, share: Share) -> int:
+    """Of layers that were dealt out one may have come to lie on the next GPU."""
+    return max(_certain(shape, int(share.weights), int(share.cache)) - share.layer, 0)
 
 
 def _limits(memory: Memory, amount: int, device: bool) -> tuple[str, ...]:
@@ -174,93 +186,32 @@ def _limits(memory: Memory, amount: int, device: bool) -> tuple[str, ...]:
     return (f"weights and cache take {size(amount)} and {place} has {size(total)}{kept}",)
 
 
-def _room(memory: Memory) -> int:
-    """Bytes on all GPUs that fitting may fill; 0 without a GPU."""
-    if not memory.device:
-        return 0
-    free = memory.device if memory.free is None else min(memory.free, memory.device)
-    usable = free - (memory.reserve if memory.unified else 0)
-    return max(usable - rules.FIT_MARGIN, 1) * max(memory.gpus, 1)
+def _apart(layout: Layout, laid: Laid) -> tuple[str, ...]:
+    """The same for several GPUs, by how free the engine is to use them."""
+    if layout.limit:
+        return (layout.limit,)
+    count, least = len(layout.totals), sum(laid.least)
+    taken = f"weights and cache take {size(least)}"
+    if laid.where == "all":
+        total = sum(layout.totals)
+        return (f"{taken} and its {count} GPUs have {size(total)}",) if least > total else ()
+    if laid.where == "one":
+        most = max(layout.totals)
+        return (f"{taken} and of its {count} GPUs the largest has {size(most)}",) * (least > most)
+    return tuple(
+        f"weights and cache take {size(part)} of one GPU, which has {size(total)}"
+        for part, total in zip(laid.least, layout.totals, strict=True)
+        if part > total
+    )
 
 
-def _asked(given: Given, shape: Shape) -> int | None:
-    """Layers that are to lie on GPUs, the output counted as one; None: as many as fit."""
-    if given.text("device", "dev") == "none":
-        return 0
-    told = given.value("n-gpu-layers", "gpu-layers", "ngl", "num-gpu")
-    if told is None or str(told) in ("auto", "-1"):
-        return None
-    if str(told) == "all":
-        return len(shape.layers) + 1
-    count = given.whole("n-gpu-layers", "gpu-layers", "ngl", "num-gpu", default=-2)
-    return len(shape.layers) + 1 if count < 0 else min(count, len(shape.layers) + 1)
-
-
-def _total(given: Given, shape: Shape, memory: Memory, slots: Slots, room: int) -> int:
-    """Bytes on all GPUs if every layer that may is put there."""
-    asked = _asked(given, shape)
-    put = _put(given, shape, slots, len(shape.layers) + 1 if asked is None else asked)
-    fixed = rules.compute_buffer(shape, slots) + rules.CONTEXT_OUTSIDE
-    return put.device_weights + put.device_cache + fixed * max(memory.gpus, 1)
-
-
-def _shrunk(
-    given: Given, shape: Shape, memory: Memory, slots: Slots, least: Slots, room: int
-) -> Slots:
-    """The longest context between `least` and `slots` with which all layers fit."""
-    low, high = least.context, slots.context
-    while high - low > 256:
-        middle = (low + high) // 2
-        if _total(given, shape, memory, replace(slots, context=middle), room) <= room:
-            low = middle
-        else:
-            high = middle
-    return replace(slots, context=low)
-
-
-def _split(given: Given, shape: Shape, memory: Memory, slots: Slots, room: int) -> _Split:
-    asked = _asked(given, shape)
-    if asked is not None:
-        return _put(given, shape, slots, asked)
-    fixed = (rules.compute_buffer(shape, slots) + rules.CONTEXT_OUTSIDE) * max(memory.gpus, 1)
-    for count in range(len(shape.layers) + 1, 0, -1):
-        put = _put(given, shape, slots, count)
-        if put.device_weights + put.device_cache + fixed <= room:
-            return put
-    return _put(given, shape, slots, 0)
-
-
-def _put(given: Given, shape: Shape, slots: Slots, count: int) -> _Split:
-    """The last `count` layers on GPUs, the output being the very last (llama_model's buffers)."""
-    weights, layers = shape.weights, shape.layers
-    each = weights.layers if len(weights.layers) == len(layers) else ()
-    rest = weights.total - weights.embedding - weights.output - weights.idle
-    if not each:
-        each = (rest // max(len(layers), 1),) * len(layers)
-    first = max(len(layers) + 1 - count, 0)
-    # The input table stays on the host; a shared one is copied to the GPU as the output.
-    output = weights.embedding if weights.tied else weights.output
-    device = sum(each[first:]) + (output if count else 0)
-    device -= min(_experts(given, shape, first), device)
-    caches = [layer_bytes(layer, slots) for layer in layers]
-    cache = 0 if given.flag("no-kv-offload", "nkvo") else sum(caches[first:])
-    total = weights.total - weights.idle
-    host = total - device + (output if weights.tied and count else 0)
-    return _Split(device, host, cache, sum(caches) - cache, count)
-
-
-def _experts(given: Given, shape: Shape, first: int) -> int:
-    """Bytes of experts that --cpu-moe or --n-cpu-moe keep off the GPU."""
-    if not shape.experts:
-        return 0
-    count = len(shape.layers)
-    kept = count if given.flag("cpu-moe", "cmoe") else given.above("n-cpu-moe", "ncmoe", default=0)
-    return shape.weights.experts * max(min(kept, count) - first, 0) // max(count, 1)
-
-
-def _layers(split: _Split, shape: Shape, gpus: int) -> str:
+def _layers(split: Split, shape: Shape, shares: Sequence[Share]) -> str:
     text = f"{min(split.layers, len(shape.layers))} of {len(shape.layers)} layers"
-    return f"{text} / {gpus} GPUs" if gpus > 1 else text
+    used = [share for share in shares if share.weights or share.cache]
+    if len(used) < 2:
+        return text if len(shares) < 2 else f"{text}, on one of {len(shares)} GPUs"
+    alike = len({share.total for share in used}) == 1
+    return f"{text} / {len(used)} GPUs" if alike else f"{text}, the most on one of {len(used)} GPUs"
 
 
 def _cells(slots: Slots, shape: Shape) -> str:
@@ -271,7 +222,7 @@ def _cells(slots: Slots, shape: Shape) -> str:
     return text
 
 
-def _yields(shape: Shape, slots: Slots, memory: Memory, split: _Split) -> tuple[Term, ...]:
+def _yields(shape: Shape, slots: Slots, memory: Memory, split: Split) -> tuple[Term, ...]:
     terms = (
         Term("KV tokens", slots.request * slots.stores, "tokens", "", "exact"),
         Term("largest context", slots.request, "tokens", "of one request", "exact"),
