@@ -160,8 +160,8 @@ def _unit_step(unit: Unit, observed: Observed, goal: Goal, reason: str) -> Step 
     if found is None:
         return Step("start", unit.service, "is not there" if before else "is new")
     # A container that exists keeps its old configuration when it is merely started.
-    action = "start" if observed.started.get(unit.service) == unit.digest else "replace"
-    return Step(action, unit.service, state_words(found))
+    old = unit.runtime == "compose" and observed.started.get(unit.service) != unit.digest
+    return Step("replace" if old else "start", unit.service, state_words(found))
 
 
 def state_words(found: UnitState) -> str:
