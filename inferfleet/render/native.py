@@ -125,7 +125,12 @@ def _command(view: Resolved, kind: ProcessKind, embedded: bool) -> Argv:
 
 
 def _devices(view: Resolved) -> dict[str, str]:
-    """Outside containers only this variable keeps a service off the other GPUs."""
+    """Outside containers only these variables keep a service off the other GPUs.
+
+    CUDA counts the fastest GPU first unless told to count as nvidia-smi does.
+    """
     if view.gpus == "all" or not view.kind.gpu:
         return {}
-    return {"CUDA_VISIBLE_DEVICES": "" if view.gpus == "none" else ",".join(view.gpus)}
+    if view.gpus == "none":
+        return {"CUDA_VISIBLE_DEVICES": ""}
+    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(view.gpus)}

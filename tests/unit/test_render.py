@@ -52,6 +52,24 @@ def test_only_what_changed_is_replaced(
     assert replaced(workstation(), workstation(service, **changes)) == expected
 
 
+@pytest.mark.parametrize(
+    ("gpus", "expected"),
+    [
+        (["1"], ["CUDA_DEVICE_ORDER=PCI_BUS_ID", "CUDA_VISIBLE_DEVICES=1"]),
+        ("none", ["CUDA_VISIBLE_DEVICES="]),
+        ("all", []),
+    ],
+)
+def test_gpus_of_a_unit_are_counted_as_by_the_driver(gpus: object, expected: list[str]) -> None:
+    fleet = render_cases.with_service(
+        render_cases.fleet("native"), "case-native", "vllm", gpus=gpus, runtime="systemd"
+    )
+    unit = render_cases.render_fleet(fleet, "case-native").files
+    (text,) = [f.content.decode() for path, f in unit.items() if path.endswith("-vllm.service")]
+    found = [line for line in text.splitlines() if line.startswith("Environment=CUDA_")]
+    assert found == [f"Environment={line}" for line in expected]
+
+
 def test_a_secret_replaces_who_has_it() -> None:
     fleet = render_cases.fleet("workstation")
     secrets = render_cases.secrets(fleet.machines[WORKSTATION])
