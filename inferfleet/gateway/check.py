@@ -10,14 +10,15 @@ from inferfleet.gateway.loops import is_gateway, way_back
 from inferfleet.gateway.routes import At, Offers, offers, upstreams
 from inferfleet.gateway.targets import address
 from inferfleet.models.need import ModelNeed
+from inferfleet.models.needs import model_need
 from inferfleet.names import name_hint
 from inferfleet.schema.gateway import Gateway
 from inferfleet.schema.machine import Service
 from inferfleet.schema.unreadable import known, readable
 from inferfleet.schema.view import View
-from inferfleet.services.resolve import Resolved, resolve
+from inferfleet.services.resolve import served_name
 
-_ANYWHERE = "/opt/inferbase"
+_MODELS = "/models"  # any absolute path does
 
 
 def check_gateways(view: View) -> Iterator[FleetError]:
@@ -106,28 +107,29 @@ def _keys(view: View, base: At, gateway: Gateway, found: Offers) -> Iterator[Fle
 def _served_names(view: View) -> Iterator[FleetError]:
     """Two services of one API that give clients different models under one name."""
     first: dict[tuple[str, str], tuple[str, ModelNeed]] = {}
-    for name in view.machine.services:
-        found = known(_resolved, view, name)
+    for name, service in view.machine.services.items():
+        found = known(_called, view, name, service)
         if found is None:
             continue
-        if found.need is None or found.served_name is None:
-            continue
-        key = (found.kind.api, found.served_name)
-        other, need = first.setdefault(key, (name, found.need))
-        if _identity(need) != _identity(found.need):
-            what = f"{found.served_name} is also what {other} calls another model"
+        api, called, model = found
+        other, need = first.setdefault((api, called), (name, model))
+        if _identity(need) != _identity(model):
+            what = f"{called} is also what {other} calls another model"
             at = ("services", name, "served-name")
             yield view.error(at, what, "give one of them another served-name")
 
 
-def _resolved(view: View, name: str) -> Resolved | None:
-    service = view.machine.services[name]
-    if view.kind(service) is None or service.model is None:
+def _called(view: View, name: str, service: Service) -> tuple[str, str, ModelNeed] | None:
+    """A service's API, the name that clients ask there for, and the model they get."""
+    kind = view.kind(service)
+    if kind is None:
         return None
     try:
-        return resolve(view.fleet, view.machine, name, _ANYWHERE, f"{_ANYWHERE}/models")
+        need = model_need(name, service.model, kind.model_scheme, _MODELS, view.fleet.models)
     except FleetError:
         return None  # told where it is wrong
+    called = served_name(service, need)
+    return (kind.api, called, need) if need and called else None
 
 
 def _identity(need: ModelNeed) -> tuple[str, str]:

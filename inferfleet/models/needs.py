@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -101,6 +102,7 @@ def _check(found: Wanted) -> None:
             raise FleetError(what, hint, code=USAGE)
 
 
+@lru_cache(maxsize=1024)
 def _place(source: Source, files: tuple[str, ...]) -> tuple[str, str]:
     """(directory below the models directory, what is loaded below that directory)."""
     if source.scheme == "hf":
@@ -132,6 +134,7 @@ def _inside(source: Source, below: str) -> str:
     return below.lstrip("/")
 
 
+@lru_cache(maxsize=1024)
 def model_key(source: Source, files: tuple[str, ...]) -> str:
     """The file-system safe identity of a source and the files chosen of it."""
     text = source_text(source)

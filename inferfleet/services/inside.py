@@ -95,6 +95,31 @@ class Inside:
         return self.named(text)
 
 
+def inside_of(
+    name: str,
+    service: Service,
+    kind: Kind,
+    runtime: str,
+    need: ModelNeed | None,
+    root: str,
+    models: str,
+) -> Inside:
+    """How a service with this runtime sees the machine."""
+    container = kind.compose if runtime == "compose" else None
+    return Inside(
+        name=name,
+        service=service,
+        need=need,
+        models=models,
+        models_at=container.models if container else None,
+        files=FILES if container else f"{root}/current/files/{name}",
+        known_files=frozenset(kind.files) | frozenset(service.files),
+        container=container is not None,
+        targets=frozenset(container.volumes.values() if container else ())
+        | {volume.target for volume in service.volumes},
+    )
+
+
 def placed(options: Mapping[str, Option], kind: Kind, inside: Inside) -> dict[str, Option]:
     """The options with the kind's paths as the program sees them, and its number of CPUs."""
     result = dict(options)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import ParamSpec
 
 from inferfleet.errors import FleetError
 from inferfleet.escape import modelfile_value, nginx_value, systemd_environment, systemd_mount
+from inferfleet.models.needs import model_need
 from inferfleet.schema.fields import Option
 from inferfleet.schema.kind import Kind
 from inferfleet.schema.machine import Service
@@ -15,9 +15,8 @@ from inferfleet.schema.nodes import dotted
 from inferfleet.schema.unreadable import readable
 from inferfleet.schema.view import View
 from inferfleet.services.argv import flags, merge_options, text
-from inferfleet.services.inside import placed
+from inferfleet.services.inside import Inside, inside_of, placed
 from inferfleet.services.pbtxt import message
-from inferfleet.services.resolve import Resolved, resolve
 
 _ANYWHERE = "/opt/inferbase"
 At = tuple[str | int, ...]
@@ -44,22 +43,24 @@ def check_refused(view: View, name: str, service: Service, kind: Kind) -> Iterat
 
 
 def _options(view: View, name: str, service: Service, kind: Kind) -> Iterator[FleetError]:
-    if not service.options:
+    runtime = view.runtime(service)
+    if not service.options or runtime not in kind.runtimes:
         return
-    bare = service.model_copy(update={"options": {}})
-    machine = view.machine.model_copy(update={"services": {name: bare}})
+    models = f"{_ANYWHERE}/models"
     try:
-        found = resolve(view.fleet, machine, name, _ANYWHERE, f"{_ANYWHERE}/models")
+        need = model_need(name, service.model, kind.model_scheme, models, view.fleet.models)
     except FleetError:
         return  # told where it is wrong
+    if need is None and kind.model_required:
+        return
+    inside = inside_of(name, service, kind, runtime, need, _ANYWHERE, models)
     for option, value in service.options.items():
         chosen = merge_options({}, {option: value})
-        yield from _tried(view, name, ("options", option), _words, found, service, chosen, kind)
+        yield from _tried(view, name, ("options", option), _words, inside, chosen, kind)
 
 
-def _words(found: Resolved, service: Service, chosen: dict[str, Option], kind: Kind) -> None:
+def _words(inside: Inside, chosen: dict[str, Option], kind: Kind) -> None:
     """The words of some options, as resolve would make them."""
-    inside = replace(found.inside, service=service, mounts={})
     flags(placed(chosen, kind, inside), kind.options)
 
 

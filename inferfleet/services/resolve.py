@@ -15,7 +15,7 @@ from inferfleet.schema.kind import Kind
 from inferfleet.schema.machine import Machine, Service
 from inferfleet.schema.placeholders import fill, placeholders
 from inferfleet.services.argv import flags, merge_options, text
-from inferfleet.services.inside import FILES, Inside, placed
+from inferfleet.services.inside import Inside, inside_of, placed
 from inferfleet.services.restarts import Policy, policy
 
 LOOPBACK = "127.0.0.1"
@@ -122,19 +122,7 @@ def resolve(fleet: Fleet, machine: Machine, name: str, root: str, models: str) -
     if need is None and kind.model_required:
         raise FleetError(f"{name}: the kind {service.kind} needs a model", code=USAGE)
     secrets = _secrets(kind, service)
-    container = kind.compose if runtime == "compose" else None
-    inside = Inside(
-        name=name,
-        service=service,
-        need=need,
-        models=models,
-        models_at=container.models if container else None,
-        files=FILES if container else f"{root}/current/files/{name}",
-        known_files=frozenset(kind.files) | frozenset(service.files),
-        container=container is not None,
-        targets=frozenset(container.volumes.values() if container else ())
-        | {volume.target for volume in service.volumes},
-    )
+    inside = inside_of(name, service, kind, runtime, need, root, models)
     options = placed(merge_options(kind.options.defaults, service.options), kind, inside)
     gpus = service_gpus(fleet, machine, service)
     shared_memory = _shared_memory(fleet, machine)
@@ -150,7 +138,7 @@ def resolve(fleet: Fleet, machine: Machine, name: str, root: str, models: str) -
         port=service.port or kind.default_port,
         gpus=gpus,
         need=need,
-        served_name=_served_name(need) if service.served_name is None else service.served_name,
+        served_name=served_name(service, need),
         secrets=secrets,
         key=_key(kind, secrets),
         options=tuple(flags(options, kind.options)),
@@ -195,10 +183,10 @@ def _key(kind: Kind, secrets: Mapping[str, str]) -> str | None:
     return None
 
 
-def _served_name(need: ModelNeed | None) -> str | None:
-    """The name clients ask for when the machine file gives none."""
-    if need is None:
-        return None
+def served_name(service: Service, need: ModelNeed | None) -> str | None:
+    """The name clients ask for: the service's own, else the one that its model brings."""
+    if service.served_name is not None or need is None:
+        return service.served_name
     if need.served_name is not None:
         return need.served_name
     source = need.source

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from inferfleet.errors import USAGE, FleetError
@@ -74,6 +75,7 @@ def source_text(source: Source) -> str:
     return f"{source.scheme}:{source.name}{revision}{member}"
 
 
+@lru_cache(maxsize=1024)  # every check of a service asks, and machines share models
 def parse_source(text: str, default_scheme: str | None) -> Source:
     """The meaning of a model source.
 
