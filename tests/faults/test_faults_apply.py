@@ -121,7 +121,7 @@ def test_down_stops_and_up_starts_again(box: FleetBox) -> None:
     assert box.processes() == []
     assert box.session().plan_down(None).plan.empty
     assert box.planned(Goal(start=False)).plan.empty
-    assert [(s.action, s.reason) for s in box.plan().steps] == [("replace", "is stopped")]
+    assert [(s.action, s.reason) for s in box.plan().steps] == [("start", "is stopped")]
     assert box.up().ok
     assert box.says() == "one"
     assert box.current() == 1
