@@ -213,6 +213,9 @@ class _Builder:
                 hint = "put it in quotes" if type(name.value) not in (dict, list) else ""
                 found = describe(name.value)
                 self.report(f"a key should be text, found {found}", name.spot, hint)
+                if type(event) is yaml.ScalarEvent and name.value is not None:
+                    # What stands below it is looked at as if it were in quotes.
+                    items.setdefault(event.value, value)
             elif name.value == "<<" and not event.style:
                 self.report("merge keys cannot be used", name.spot, "write the keys out")
             elif name.value in items:

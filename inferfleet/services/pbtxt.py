@@ -22,7 +22,10 @@ MAPS = frozenset(
         "priority_queue_policy",
     }
 )  # fmt: skip
+# Those of them that map a whole number, a uint64.
+NUMBERED = frozenset({"priority_queue_policy"})
 _FIELD = re.compile(r"[a-z][a-z0-9_]*")
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,19}")
 _CONSTANT = re.compile(r"[A-Z][A-Z0-9_]*")
 _ESCAPED = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -41,15 +44,28 @@ def _field(name: str, value: object, where: str, indent: str) -> str:
         )
     if name in MAPS and isinstance(value, dict):
         return "".join(
-            f"{indent}{name} {{\n{_entry(key, item, f'{where}.{key}', indent + '  ')}{indent}}}\n"
+            f"{indent}{name} {{\n"
+            f"{_entry(name, key, item, f'{where}.{key}', indent + '  ')}{indent}}}\n"
             for key, item in value.items()
         )
     values = value if isinstance(value, list) else [value]
     return "".join(_one(name, item, where, indent) for item in values)
 
 
-def _entry(key: object, value: object, where: str, indent: str) -> str:
-    return f"{indent}key: {_scalar('key', str(key), where)}\n" + _one("value", value, where, indent)
+def _key(name: str, key: str, where: str) -> str:
+    if name not in NUMBERED:
+        return _scalar("key", key, where)
+    if not _NUMBER.fullmatch(key) or int(key) >= 2**64:
+        raise FleetError(
+            f"{where}: the keys of {name} are numbers",
+            "write a priority as a whole number in quotes",
+            code=USAGE,
+        )
+    return key
+
+
+def _entry(name: str, key: object, value: object, where: str, indent: str) -> str:
+    return f"{indent}key: {_key(name, str(key), where)}\n" + _one("value", value, where, indent)
 
 
 def _one(name: str, value: object, where: str, indent: str) -> str:

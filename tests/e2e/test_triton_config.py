@@ -10,7 +10,7 @@ import render_cases
 from testbed import notebooks
 from testbed.shell import run
 
-from inferfleet.services.pbtxt import CONSTANTS, MAPS
+from inferfleet.services.pbtxt import CONSTANTS, MAPS, NUMBERED
 
 pytestmark = pytest.mark.slow
 # Triton's client of the version that services/triton.yaml knows; only its definitions are used.
@@ -25,7 +25,7 @@ for path in sys.argv[2:]:
     print(found.name, len(found.input), [list(one.dims) for one in found.input],
           dict(found.ensemble_scheduling.step[0].input_map) if "both" in path else "",
           {key: value.string_value for key, value in found.parameters.items()})
-enums, maps, seen = set(), set(), set()
+enums, maps, numbered, seen = set(), set(), set(), set()
 def walk(message):
     if message.full_name in seen:
         return
@@ -36,9 +36,11 @@ def walk(message):
         if field.message_type:
             if field.message_type.GetOptions().map_entry:
                 maps.add(field.name)
+                if field.message_type.fields_by_name["key"].cpp_type != field.CPPTYPE_STRING:
+                    numbered.add(field.name)
             walk(field.message_type)
 walk(triton.ModelConfig.DESCRIPTOR)
-print(sorted(enums), sorted(maps))
+print(sorted(enums), sorted(maps), sorted(numbered))
 """
 
 
@@ -67,4 +69,4 @@ def test_triton_reads_every_configuration(tmp_path: Path) -> None:
         "written 0 []  {}",
     ]
     # The one map called `input` shares its name with a message; see inferfleet/services/pbtxt.py.
-    assert fields == f"{sorted(CONSTANTS)} {sorted({*MAPS, 'input'})}"
+    assert fields == f"{sorted(CONSTANTS)} {sorted({*MAPS, 'input'})} {sorted(NUMBERED)}"

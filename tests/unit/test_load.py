@@ -330,6 +330,29 @@ def test_each_mistake_and_its_clean_twin(
     assert "m" in clean.fleet.machines
 
 
+def test_a_number_as_key_is_one_mistake_and_what_is_below_it_is_looked_at(tmp_path: Path) -> None:
+    """Left out as a whole it would leave `versions` empty, which is another mistake."""
+    kind = (
+        "summary: x\napi: http\ndefault-port: 9300\ncompose:\n  image: x:1\n  port: 1\n"
+        "  user: '1:1'\n  repository: /r\n  healthcheck: {test: [CMD, 'true']}\n"
+    )
+    machine = (
+        "services:\n  t:\n    kind: repo\n    repository:\n"
+        "      m: {versions: {1: /a}}\n      n: {versions: {2: nowhere}}\n"
+    )
+    files = {"services/repo.yaml": kind, "inventory/m.yaml": machine}
+    told = error_lines(load_files(tmp_path, files)).replace(f"{tmp_path}/", "")
+    at = "inventory/m.yaml:6:25: services.t.repository.n.versions.2"
+    assert told.splitlines() == [
+        "inventory/m.yaml:5:22: a key should be text, found a whole number",
+        "hint: put it in quotes",
+        "inventory/m.yaml:6:22: a key should be text, found a whole number",
+        "hint: put it in quotes",
+        f'{at}: "nowhere" is not an absolute path',
+        "hint: write it in full, without '..'",
+    ]
+
+
 @pytest.mark.parametrize(
     "text",
     [

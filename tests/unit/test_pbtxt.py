@@ -32,6 +32,11 @@ from inferfleet.services.pbtxt import message
             'parameters {\n  key: "x"\n  value {\n    string_value: "y"\n  }\n}\n',
         ),
         ({"input_map": {"IN": "raw"}}, 'input_map {\n  key: "IN"\n  value: "raw"\n}\n'),
+        # The one map whose keys are numbers.
+        (
+            {"priority_queue_policy": {"1": {"max_queue_size": 5}}},
+            "priority_queue_policy {\n  key: 1\n  value {\n    max_queue_size: 5\n  }\n}\n",
+        ),
         ({"name": 'q" \\ \n \x01'}, 'name: "q\\" \\\\ \\n \\001"\n'),
         ({"priority": "PRIORITY_MAX"}, "priority: PRIORITY_MAX\n"),
         ({"priority": 2}, "priority: 2\n"),
@@ -48,6 +53,9 @@ def test_fields(fields: Mapping[str, object], text: str) -> None:
         ({"input": [{"name": "A", "dims": [[1]]}]}, "m.input.dims: a model configuration cannot"),
         ({"a {}\nb": 1}, "cannot be a field"),
         ({"Name": 1}, "cannot be a field"),
+        ({"priority_queue_policy": {"high": {}}}, "policy.high: the keys .* are numbers"),
+        ({"priority_queue_policy": {"01": {}}}, "policy.01: the keys .* are numbers"),
+        ({"priority_queue_policy": {str(2**64): {}}}, "the keys .* are numbers"),
     ],
 )
 def test_refused(fields: Mapping[str, object], words: str) -> None:
