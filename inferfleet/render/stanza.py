@@ -9,6 +9,7 @@ from inferfleet.schema.machine import Volume
 from inferfleet.schema.runtime import ComposeKind
 from inferfleet.services.argv import build
 from inferfleet.services.inside import FILES, OUTSIDE_MODEL, below, outside
+from inferfleet.services.reached import allowed_hosts, origins
 from inferfleet.services.repository import repository_mounts
 from inferfleet.services.resolve import Resolved
 
@@ -183,6 +184,8 @@ def common_values(view: Resolved) -> dict[str, str | None]:
         "bind": view.bind,
         "host": bracketed(view.bind),
         "port": str(view.port) if view.port else None,
+        "allowed-hosts": allowed_hosts(view.name, view.reached),
+        "origins": origins(view.reached, view.port),
     }
 
 

@@ -14,7 +14,7 @@ PLACEHOLDERS = frozenset(
     {
         "model", "served-name", "bind", "host", "port", "container-port", "cache", "program",
         "embedded", "modelfile", "state", "files", "repository",
-        "service", "go-template",
+        "service", "go-template", "allowed-hosts", "origins",
     }
 )  # fmt: skip
 OPTIONS = "{options}"

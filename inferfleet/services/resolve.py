@@ -16,6 +16,7 @@ from inferfleet.schema.machine import Machine, Service
 from inferfleet.schema.placeholders import fill, placeholders
 from inferfleet.services.argv import flags, merge_options, text
 from inferfleet.services.inside import Inside, inside_of, placed
+from inferfleet.services.reached import reached_at
 from inferfleet.services.restarts import Policy, policy
 
 LOOPBACK = "127.0.0.1"
@@ -30,7 +31,7 @@ class Resolved:
     secret that clients must send, or None. options: words of the command line.
     shared_memory: CPU and GPU of the machine share one memory. restart: how often and when it is
     started again after it ended by itself. inside: its view of the machine's paths. probe: the
-    request that proves it ready.
+    request that proves it ready. reached: names at which the network reaches it.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Resolved:
     restart: Policy
     inside: Inside
     probe: str
+    reached: tuple[str, ...]
 
     @property
     def unit(self) -> str:
@@ -126,6 +128,7 @@ def resolve(fleet: Fleet, machine: Machine, name: str, root: str, models: str) -
     options = placed(merge_options(kind.options.defaults, service.options), kind, inside)
     gpus = service_gpus(fleet, machine, service)
     shared_memory = _shared_memory(fleet, machine)
+    bind = service_bind(machine, service)
     return Resolved(
         name=name,
         project=project_name(root),
@@ -134,7 +137,7 @@ def resolve(fleet: Fleet, machine: Machine, name: str, root: str, models: str) -
         kind=kind,
         service=service,
         runtime=runtime,
-        bind=service_bind(machine, service),
+        bind=bind,
         port=service.port or kind.default_port,
         gpus=gpus,
         need=need,
@@ -152,6 +155,7 @@ def resolve(fleet: Fleet, machine: Machine, name: str, root: str, models: str) -
         ),
         inside=inside,
         probe=_probe(kind, service),
+        reached=reached_at(machine, bind),
     )
 
 

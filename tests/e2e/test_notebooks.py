@@ -14,6 +14,9 @@ from e2e.fleet import Fleet, Ran
 from testbed import notebooks, vllm
 from testbed.machine import TestMachine
 from testbed.session import Testbed, unavailable
+from testbed.shell import run
+
+from inferfleet.services.reached import allowed_hosts, origins
 
 pytestmark = pytest.mark.slow
 TOKEN = "canary-token-4f1b"
@@ -112,6 +115,37 @@ class Lab:
         """Properties of a unit."""
         wanted = " ".join(f"-p {name}" for name in names)
         return self.machine.check(f"systemctl show --value {wanted} lab-{service}").split()
+
+
+NAMES = """
+import importlib.util, json, pathlib, sys
+import mlflow.environment_variables as variables
+path = pathlib.Path(variables.__file__).with_name("server") / "security_utils.py"
+spec = importlib.util.spec_from_file_location("security_utils", path)
+real = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(real)
+hosts, origins = real.get_allowed_hosts_from_env(), real.get_allowed_origins_from_env()
+found = [real.is_allowed_host_header(hosts, name) for name in sys.argv[1:]]
+pages = [real.should_block_cors_request(f"http://{n}", "POST", origins) for n in sys.argv[1:]]
+print(json.dumps([found, pages]))
+"""
+
+
+def test_mlflow_answers_to_the_names_that_it_is_told_of() -> None:
+    """Its own reading of them, without its server, which takes half a minute to be imported."""
+    reached = ("10.0.0.9", "lab.example.org", "fd00::4")
+    told = {
+        "MLFLOW_SERVER_ALLOWED_HOSTS": allowed_hosts("tracking", reached),
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": origins(reached, 8007) or "",
+    }
+    good = ["10.0.0.9:8007", "lab.example.org:8007", "[fd00::4]:8007", "localhost:9", "tracking:5"]
+    bad = ["10.0.0.10:8007", "lab.example.com:8007", "10.0.0.9.example.com:8007", "[fd00::5]:8007"]
+    python = notebooks.build() / "bin" / "python"
+    done = run(python, "-c", NAMES, *good, *bad, env={**os.environ, **told})
+    found, pages = json.loads(done)
+    assert found == [True] * len(good) + [False] * len(bad)
+    # Its own pages, and those of a tunnel, may change something; neighbours have no pages.
+    assert pages == [False] * 4 + [True] * (1 + len(bad))
 
 
 @pytest.fixture(scope="module")

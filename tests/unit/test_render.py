@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,43 @@ def test_an_address_before_a_port(bind: str, host: str) -> None:
         text = "".join(one.content.decode() for one in files.values())
         assert f"--web.listen-address={host}:9100" in text
         assert (f"http://{host}:9100/" in text) is (runtime == "compose")
+
+
+@pytest.mark.parametrize(
+    ("bind", "addresses", "hosts", "origins"),
+    [
+        ("127.0.0.1", {"address": "lab.example.org"}, [], None),
+        (
+            "10.0.0.9",
+            {"address": "admin@lab.example.org:2222", "site_address": "10.0.0.9"},
+            ["10.0.0.9", "10.0.0.9:*", "lab.example.org", "lab.example.org:*"],
+            "http://10.0.0.9:5000,http://lab.example.org:5000",
+        ),
+        # An address that means all of them is none that a client calls.
+        ("0.0.0.0", {"address": "lab"}, ["lab", "lab:*"], "http://lab:5000"),
+        ("0.0.0.0", {"address": None}, [], None),
+        # MLflow reads a name with a * as the shell does.
+        ("::", {"address": "fd00::4"}, ["[fd00::4]", "[[]fd00::4]:*"], "http://[fd00::4]:5000"),
+    ],
+)
+def test_names_that_mlflow_answers_to(
+    bind: str, addresses: dict[str, str | None], hosts: list[str], origins: str | None
+) -> None:
+    """Those that clients reach it by: it answers 403 to any other."""
+    lab = render_cases.fleet("lab")
+    for runtime in ("compose", "systemd"):
+        service = Service(kind="mlflow", bind=bind, runtime=runtime)
+        machine = lab.machines["case-lab"].model_copy(
+            update={**addresses, "services": {"tracking": service}}
+        )
+        fleet = dataclasses.replace(lab, machines={"case-lab": machine})
+        files = render_cases.render_fleet(fleet, "case-lab").files
+        text = "".join(one.content.decode() for one in files.values())
+        found = re.search(r"MLFLOW_SERVER_CORS_ALLOWED_ORIGINS[:=] *\"?([^\n\"]*)", text)
+        assert (found and found[1]) == origins
+        if runtime == "compose":
+            always = "localhost,localhost:*,127.0.0.1,127.0.0.1:*,tracking,tracking:*"
+            assert f'"{",".join([always, *hosts])}"' in text
 
 
 def test_a_template_of_a_modelfile_goes_before_that_of_the_weights() -> None:
