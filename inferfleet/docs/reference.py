@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from inferfleet.docs.text import table, text
+from inferfleet.docs.text import NOTE, table, text
 from inferfleet.docs.typenames import PLACEHOLDERS, TYPES, Names, model_of
 from inferfleet.release.write import bring_up_to_date
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from inferfleet.schema.fleet import Fleet
 
 FOLDER = "docs/reference"
-NOTE = "<!-- Made by `python -m inferfleet.docs`; edits here are lost. -->"
 VALUES = {
     "host": "NAME", "group": "NAME", "service": "NAME", "format": "table|json", "out": "PATH",
     "to": "N", "seconds": "SPAN",
@@ -26,12 +25,19 @@ VALUES = {
 
 def reference() -> dict[str, str]:
     """File name in FOLDER -> its text."""
+    from inferfleet.docs.kinds import kind_pages
     from inferfleet.docs.profiles import profile_tables
     from inferfleet.load.load import FILE_KINDS
 
     fleet = shipped_fleet()
     kinds = [
-        [name, kind.api, kind.default_port, ", ".join(kind.runtimes), kind.summary]
+        [
+            f"[{name}](kinds/{name}.md)",
+            kind.api,
+            kind.default_port,
+            ", ".join(kind.runtimes),
+            kind.summary,
+        ]
         for name, kind in sorted(fleet.kinds.items())
     ]
     hardware = [[name, found.summary] for name, found in sorted(fleet.hardware.items())]
@@ -74,6 +80,7 @@ def reference() -> dict[str, str]:
             ["`hostprep/NAME.yaml`, named by `hostprep:` of a machine file."],
             profile_tables(fleet),
         ),
+        **kind_pages(fleet),
     }
 
 

@@ -66,6 +66,8 @@ PLACEHOLDERS = {
     "state": "directory of the program's data; kept until somebody removes it",
     "files": "directory of the service's files, as the program sees it",
     "service": "name of the service, its host name inside the container network",
+    "allowed-hosts": "names that clients call the service by, each also with :*, with commas",
+    "origins": "http://NAME:PORT of its own pages, with commas; no value on loopback",
     "repository": "directory of the service's model repository, as the program sees it",
 }
 

@@ -40,6 +40,7 @@ def _check_pattern(text: str) -> str:
 class SecretUse(Model):
     """How a secret of the machine reaches the service."""
 
+    summary: Text | None = Field(default=None, description="One line on what it is for.")
     env: EnvName = Field(description="Environment variable that the service reads it from.")
     required: bool = Field(default=False, description="The service does not start without it.")
     api_key: bool = Field(default=False, description="Clients must send it as their API key.")

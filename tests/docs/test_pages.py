@@ -104,7 +104,9 @@ def test_every_task_is_in_the_readme():
 def test_every_page_is_in_the_index():
     index = (REPOSITORY / "docs/README.md").read_text(encoding="utf-8")
     pages = [p.relative_to(REPOSITORY / "docs") for p in PAGES if "docs" in p.parts]
-    assert [str(p) for p in pages if f"({p})" not in index and p.name != "README.md"] == []
+    # Those of kinds of services stand in the table of kinds.
+    missing = [p for p in pages if f"({p})" not in index and p.parent.name != "kinds"]
+    assert [str(p) for p in missing if p.name != "README.md"] == []
 
 
 def test_quick_start_is_what_ci_runs():

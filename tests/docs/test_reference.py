@@ -26,6 +26,7 @@ from inferfleet.load.load import FILE_KINDS
 from inferfleet.schema.placeholders import PLACEHOLDERS
 from inferfleet.tasks import ns
 
+MADE = reference()
 TASKS = list(ns.task_names)
 KEYS = [
     (f"{kind}:{path}.{key}", field.description)
@@ -36,14 +37,14 @@ KEYS = [
 PARTS = [(f"{kind}:{path}", part) for kind, m in FILE_KINDS.items() for path, part in sections(m)]
 
 
-@pytest.mark.parametrize("name", reference())
+@pytest.mark.parametrize("name", MADE)
 def test_generated_page_is_current(name):
     text = (REPOSITORY / FOLDER / name).read_text(encoding="utf-8")
-    assert text == reference()[name], "run: python -m inferfleet.docs"
+    assert text == MADE[name], "run: python -m inferfleet.docs"
 
 
 def test_pages_are_written_once(tmp_path):
-    assert write_reference(tmp_path) == list(reference())
+    assert write_reference(tmp_path) == list(MADE)
     assert write_reference(tmp_path) == []
     (tmp_path / FOLDER / "tasks.md").write_text("old")
     assert write_reference(tmp_path) == ["tasks.md"]
