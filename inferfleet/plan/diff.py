@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
+from inferfleet.paths import find_roots
 from inferfleet.plan.plan import Plan, Step
 from inferfleet.release.release import Release
 
@@ -13,6 +15,9 @@ SIGNS = {
     "create": "+", "update": "~", "delete": "-", "link": "+", "unlink": "-", "fetch": "+",
     "start": "+", "replace": "~", "remove": "-", "evict": "-", "recover": "!",
 }  # fmt: skip
+
+# What files of kinds end with that are programs, of which every service has the same.
+VERBATIM = ".lua"
 
 
 def reasons(release: Release, plan: Plan, contents: Mapping[str, bytes]) -> dict[str, str]:
@@ -86,7 +91,7 @@ def plan_lines(
         words = [step.reason] if step.reason else []
         if step.action in {"create", "update", "delete"}:
             diff = file_diff(step.target, plan, release, contents)
-            if not full and _own(step):
+            if not full and _own(step, release, contents):
                 diff = []
                 words += [f"{_size(release, step.target)}; --full shows them"] if not brief else []
             if brief and step.action == "create":
@@ -101,13 +106,25 @@ def plan_lines(
     return lines
 
 
-def _own(step: Step) -> bool:
+def _own(step: Step, release: Release, contents: Mapping[str, bytes]) -> bool:
     """Whether a file is a program of ours, of which a reader of plans has nothing to learn.
 
     What the user has said stands in process/NAME/run, so a change there is shown.
     """
     program = step.target.startswith("process/") and step.target.endswith("/run")
-    return step.target == "control" or (program and step.action != "update")
+    if step.target == "control" or (program and step.action != "update"):
+        return True
+    # A service may have a file of its own in place of ours.
+    file = release.files.get(step.target)
+    content = file.content if file else contents.get(step.target)
+    return step.target.endswith(VERBATIM) and content in _verbatim()
+
+
+@lru_cache(maxsize=1)
+def _verbatim() -> frozenset[bytes]:
+    """Our own templates that are programs without anything to fill in."""
+    folder = find_roots(environ={}).data / "templates"
+    return frozenset(path.read_bytes() for path in folder.rglob(f"*{VERBATIM}"))
 
 
 def _size(release: Release, path: str) -> str:

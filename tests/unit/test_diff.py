@@ -7,6 +7,7 @@ import io
 import json
 import tarfile
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 from plan_cases import ROOT, applied, edited, make_release
@@ -19,6 +20,7 @@ from inferfleet.plan.plan import Goal, make_plan
 from inferfleet.release.archive import pack
 from inferfleet.release.release import Release
 
+TEMPLATES = Path(__file__).resolve().parents[2] / "templates"
 CANARY = "canary-SECRET"
 COMPOSE = "services:\n  a:\n    image: {image}\n    cpus: {cpus}\n"
 
@@ -74,6 +76,27 @@ def test_our_own_programs_are_one_line_and_what_the_user_says_is_shown(full: boo
     # Under it stands what the user's options come to: a change there is the point of a plan.
     assert "    +one" in lines
     assert ("    +b" in lines) == full
+
+
+def test_programs_of_a_kind_are_one_line_unless_they_are_the_users() -> None:
+    ours = (TEMPLATES / "gateway/pool.lua").read_text()
+    before = {"files/g/gateway_pool.lua": "old\n", "files/g/own.lua": "one\n", "compose.yaml": "x"}
+    files = {**before, "files/g/gateway_pool.lua": ours}
+    for old, new, action in (
+        ({"compose.yaml": "x"}, files, "create"),
+        (before, {**files, "files/g/own.lua": "two\n"}, "update"),
+        (files, {"compose.yaml": "x"}, "delete"),
+    ):
+        was, then = make_release({"files": old}), make_release({"files": new})
+        plan = make_plan(then, parse_observed(applied(was), ROOT), Goal())
+        contents = {path: file.content for path, file in was.files.items()}
+        lines = plan_lines(plan, then, contents)
+        [line] = [line for line in lines if "gateway_pool" in line]
+        assert f"{action} files/g/gateway_pool.lua  (" in line
+        assert line.endswith("; --full shows them)")
+        assert any(line in {"    +one", "    +two", "    -one"} for line in lines)
+        full = plan_lines(plan, then, contents, full=True)
+        assert any("local M = {}" in line for line in full)
 
 
 def test_nothing_to_change() -> None:
