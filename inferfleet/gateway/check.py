@@ -34,8 +34,8 @@ def _loops(view: View, name: str) -> Iterator[FleetError]:
     """Routes over which a request would come back."""
     gateway = view.machine.services[name].gateway
     for model, route in ((gateway and gateway.routes) or {}).items():
-        for index, ref in enumerate(route.to):
-            machine, _, service = ref.rpartition("/")
+        for index, one in enumerate(route.to):
+            machine, _, service = one.service.rpartition("/")
             first = (machine or view.name, service)
             if not known(is_gateway, view.fleet, first):
                 continue

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from inferfleet.errors import USAGE, FleetError
-from inferfleet.gateway.routes import offers, upstreams
+from inferfleet.gateway.routes import Offer, offers, upstreams
 from inferfleet.gateway.targets import Target, address
 from inferfleet.release.draft import SecretLine
 from inferfleet.schema.fleet import Fleet
@@ -36,6 +36,7 @@ def data(fleet: Fleet, here: str, view: Resolved, state: str) -> dict[str, Any]:
         "routes": {
             offer.name: {
                 "to": [one.id for one in offer.targets],
+                **({"models": models} if (models := _models(offer)) else {}),
                 "strategy": offer.strategy,
                 "timeout": offer.timeout,
                 **({"system": offer.system} if offer.system else {}),
@@ -63,7 +64,12 @@ def data(fleet: Fleet, here: str, view: Resolved, state: str) -> dict[str, Any]:
     }
 
 
-def _plain_names(offered: list[Any], models: list[str]) -> list[str]:
+def _models(offer: Offer) -> dict[str, str]:
+    """What services are asked for that is not the name they serve their model under."""
+    return {one.id: one.model for one in offer.targets if one.model is not None}
+
+
+def _plain_names(offered: list[Offer], models: list[str]) -> list[str]:
     """Models by their own names, where a key gives aliases."""
     plain = {name: offer.name for offer in offered for name in (offer.name, *offer.aliases)}
     return sorted({plain[name] for name in models if name in plain})

@@ -47,4 +47,4 @@ def _refs(fleet: Fleet, place: Place) -> list[str]:
     # Without routes it offers the services of its machine, never a gateway.
     gateway = fleet.machines[place[0]].services[place[1]].gateway
     routes = gateway.routes if gateway else None
-    return [ref for route in (routes or {}).values() for ref in route.to]
+    return [one.service for route in (routes or {}).values() for one in route.to]

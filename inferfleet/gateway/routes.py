@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from inferfleet.errors import USAGE, FleetError
-from inferfleet.gateway.targets import Target, neighbours, target
+from inferfleet.gateway.targets import Target, adapters, check_model, neighbours, target
 from inferfleet.names import name_hint
 from inferfleet.schema.fleet import Fleet
 from inferfleet.schema.gateway import Gateway, Route, SystemPrompt
@@ -57,15 +57,20 @@ def offers(fleet: Fleet, here: str, gateway: Gateway) -> Offers:
 def _routed(fleet: Fleet, here: str, name: str, route: Route, found: Offers) -> None:
     targets: list[Target] = []
     at: At = ("routes", name)
-    for index, ref in enumerate(route.to):
+    for index, wanted in enumerate(route.to):
         try:
-            one = target(fleet, here, ref)
+            one = replace(target(fleet, here, wanted.service), model=wanted.model)
         except FleetError as error:
             found.problems.append(((*at, "to", index), error))
             continue
         except UnreadableError:
             found.unread = True
             continue
+        if wanted.model is not None:
+            try:
+                check_model(one, wanted.model)
+            except FleetError as error:
+                found.problems.append(((*at, "to", index, "model"), error))
         if any(one.id == other.id for other in targets):
             twice = FleetError(f"{one.id} stands here twice", "name each service once", code=USAGE)
             found.problems.append(((*at, "to", index), twice))
@@ -94,12 +99,15 @@ def _routed(fleet: Fleet, here: str, name: str, route: Route, found: Offers) -> 
 def _by_default(fleet: Fleet, here: str, found: Offers) -> None:
     by_name: dict[str, list[Target]] = {}
     aliases: dict[str, tuple[Target, str | None]] = {}
+    tuned: dict[str, list[Target]] = {}
     try:
         for one in neighbours(fleet, here):
             assert one.view.served_name is not None
             by_name.setdefault(one.view.served_name, []).append(one)
             for alias, own in _alias_files(one).items():
                 aliases.setdefault(alias, (one, own.get(PROMPT)))
+            for adapter in adapters(one.view):
+                tuned.setdefault(adapter, []).append(replace(one, model=adapter))
     except FleetError:
         return  # told where that service stands
     if not by_name:
@@ -117,6 +125,24 @@ def _by_default(fleet: Fleet, here: str, found: Offers) -> None:
             what = f"{alias} is an alias of {one.id}, and what {first.id} calls another model"
             hint = "give one of them another name, or write routes:"
             found.problems.append(((), FleetError(what, hint, code=USAGE)))
+    _adapters(tuned, found)
+
+
+def _adapters(tuned: Mapping[str, list[Target]], found: Offers) -> None:
+    """LoRA adapters by their names, of services that have one model."""
+    taken = {offer.name: offer.targets[0].id for offer in found.offers}
+    for name, targets in tuned.items():
+        first = targets[0]
+        other = next((one for one in targets if not _same_model(first, one)), None)
+        if name in taken:
+            what = f"{name} is an adapter of {first.id}, and a model of {taken[name]}"
+        elif other is not None:
+            what = f"{name} is an adapter of {first.id} and of {other.id}, whose models differ"
+        else:
+            found.offers.append(Offer(name, tuple(targets)))
+            continue
+        hint = "give one of them another name, or write routes:"
+        found.problems.append(((), FleetError(what, hint, code=USAGE)))
 
 
 def _same_model(one: Target, other: Target) -> bool:

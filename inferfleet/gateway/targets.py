@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from inferfleet.errors import USAGE, FleetError
 from inferfleet.names import name_hint
 from inferfleet.schema.fleet import Fleet
+from inferfleet.services.argv import merge_options
 from inferfleet.services.resolve import Resolved, resolve
 
 # Ollama answers OpenAI's paths too.
@@ -17,11 +19,15 @@ _ANYWHERE = "/opt/inferbase"
 
 @dataclass(frozen=True)
 class Target:
-    """A service of a machine. id: SERVICE, or MACHINE/SERVICE on another machine."""
+    """A service of a machine. id: SERVICE, or MACHINE/SERVICE on another machine.
+
+    model: what it is asked for, if that is not the name it serves its model under.
+    """
 
     id: str
     machine: str
     view: Resolved
+    model: str | None = None
 
 
 def target(fleet: Fleet, here: str, ref: str) -> Target:
@@ -41,6 +47,36 @@ def target(fleet: Fleet, here: str, ref: str) -> Target:
         raise FleetError(what, "route to an engine, such as one of kind vllm", code=USAGE)
     found = service if machine_name == here else f"{machine_name}/{service}"
     return Target(found, machine_name, view)
+
+
+def adapters(view: Resolved) -> list[str]:
+    """The LoRA adapters that a service serves beside its model, as far as its options say."""
+    options = merge_options(view.kind.options.defaults, view.service.options)
+    given = options.get(view.kind.options.adapters or "")
+    names = [_adapter(one) for one in (given if isinstance(given, list) else [given])]
+    return list(dict.fromkeys(name for name in names if name))
+
+
+def _adapter(given: object) -> str | None:
+    """The name in NAME=PATH, in a mapping, or in one that is written as JSON."""
+    if isinstance(given, str) and given.lstrip().startswith("{"):
+        try:
+            given = json.loads(given)
+        except ValueError:
+            return None
+    if isinstance(given, dict):
+        name = given.get("name")
+        return name if isinstance(name, str) else None
+    name, equals, _ = given.partition("=") if isinstance(given, str) else ("", "", "")
+    return name if equals else None
+
+
+def check_model(found: Target, model: str) -> None:
+    """Raises FleetError (code USAGE) for a name that a service is known not to serve."""
+    known = adapters(found.view)
+    if known and model not in {found.view.served_name, *known}:
+        what = f"{found.id} serves nothing by the name {model}"
+        raise FleetError(what, name_hint(model, known, "adapters"), code=USAGE)
 
 
 def neighbours(fleet: Fleet, here: str) -> Iterator[Target]:

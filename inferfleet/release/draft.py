@@ -127,6 +127,13 @@ def _value(
             )
         value = NO_KEY if name is None else secrets[name].reveal()
         values.append(hashlib.sha256(value.encode()).hexdigest() if line.hashed else value)
+        if line.hashed and (first := values.index(values[-1])) < len(values) - 1:
+            raise FleetError(
+                f"{machine}: {wanted.service}: the keys {line.names[first]} and {name} have the "
+                "same value",
+                "whose request it is shows in the key alone: give each a value of its own",
+                code=USAGE,
+            )
     if line.separator and any(line.separator in value for value in values):
         raise FleetError(
             f"{wanted.service}: an API key it should send holds {line.separator!r}, which "

@@ -36,6 +36,14 @@ def _text_alone(value: object) -> object:
     return {"text": value} if isinstance(value, str) else value
 
 
+def _service_alone(value: object) -> object:
+    if isinstance(value, str):
+        return {"service": value}
+    if isinstance(value, dict | RouteTarget):
+        return value
+    raise ValueError("is not a service; write SERVICE, or {service: SERVICE, model: NAME}")
+
+
 def _some(routes: dict[str, Route]) -> dict[str, Route]:
     if not routes:
         raise ValueError(
@@ -64,12 +72,32 @@ class SystemPrompt(Model):
         return self
 
 
+class RouteTarget(Model):
+    """A service of a route, and what it is asked for. A text alone is `service`."""
+
+    service: ServiceRef = Field(description="SERVICE, or MACHINE/SERVICE.")
+    model: ModelName | None = Field(
+        default=None,
+        description="Name that it is asked for, such as that of a LoRA adapter; default: the name "
+        "that it serves its model under.",
+    )
+
+
 class Route(Model):
     """Which services answer for a model."""
 
-    to: Annotated[list[ServiceRef], Field(min_length=1)] = Field(
+    to: Annotated[
+        list[
+            Annotated[
+                RouteTarget,
+                BeforeValidator(_service_alone, json_schema_input_type=ServiceRef | RouteTarget),
+            ]
+        ],
+        Field(min_length=1),
+    ] = Field(
         description="Services, as SERVICE or MACHINE/SERVICE; each is asked for the name that it "
-        "serves its model under."
+        "serves its model under, or for the one that stands with it as {service: SERVICE, model: "
+        "NAME}."
     )
     aliases: list[ModelName] = Field(default=[], description="Other names for the same.")
     system_prompt: (
@@ -113,8 +141,8 @@ class Gateway(Model):
     routes: Annotated[dict[ModelName, Route], AfterValidator(_some)] | None = Field(
         default=None,
         description="Models by the name that clients ask for. Default: the machine's OpenAI "
-        "services by the names that they serve, and the alias directories of their models, each "
-        "with its system_prompt.txt.",
+        "services by the names that they serve, the alias directories of their models, each with "
+        "its system_prompt.txt, and their LoRA adapters.",
     )
     keys: dict[Name, GatewayKey] = Field(
         default={}, description="API keys by a name for figures and logs; none: no key is asked."

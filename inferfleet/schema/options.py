@@ -72,6 +72,11 @@ class Options(Model):
         description="Names whose values are paths, also after NAME=. An absolute path is one of "
         "the machine, ./FILE lies in the model's directory, files/FILE is a file of the service.",
     )
+    adapters: Text | None = Field(
+        default=None,
+        description="Name whose values are LoRA adapters, as NAME=PATH or a mapping with name; "
+        "clients ask for each by its name.",
+    )
     cpus: Text | None = Field(
         default=None,
         description="Name whose default is how many CPUs the service's cpuset or cpus gives it.",

@@ -157,7 +157,8 @@ end
 -- Replaces what a request was charged beforehand by what it used. The minute or the period may be
 -- another one by now: each has its own counter, and one that is gone needs nothing back.
 function M.settle(key, charged, tokens)
-    if not key then return end
+    -- Nothing was charged where no key is asked for, and where the request was refused.
+    if not charged then return end
     charge(key, tokens)
     if charged.rate then rates:incr(charged.rate, -charged.tokens) end
     if charged.budget then budgets:incr(charged.budget, -charged.tokens) end

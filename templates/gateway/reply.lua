@@ -127,6 +127,16 @@ function M.body()
     if last and request.tail then read_usage(request, request.tail) end
 end
 
+-- Whether a service worked on a request of which no answer arrived, and may go on with it: it was
+-- silent for too long, or the client left before the first byte. Nginx says 499 of a client that
+-- left, and the service's own status when that had come.
+local function worked(request, status)
+    if request.late then return true end
+    if not request.id or request.first_byte or (status >= 400 and status ~= 499) then return false end
+    local sent = (ngx.var.upstream_bytes_sent or ""):match("(%d+)%s*$")
+    return sent ~= nil and sent ~= "0"
+end
+
 -- The end of every request: its real usage, and the figures.
 function M.log()
     local request = request_module.ended()
@@ -135,7 +145,8 @@ function M.log()
     local key = request.key
     local failed = not request.first_byte or status >= 400
     if failed then
-        request.tokens_in, request.tokens_out = 0, 0
+        local guessed = worked(request, status) and limits.guess_request(#request.text) or 0
+        request.tokens_in, request.tokens_out = guessed, 0
     elseif not request.counted then
         -- Cut off by the client, or an engine that does not tell: an event is about one token.
         request.tokens_in = limits.guess_request(#request.text)

@@ -140,7 +140,8 @@ local function attempt(request)
     ngx.var.gateway_authorization = upstream.authorization or ""
     ngx.var.gateway_way = request.way
     local edits = {unpack(request.edits)}
-    local model = upstream.model or request.route.name
+    local asked = request.route.models
+    local model = asked and asked[id] or upstream.model or request.route.name
     if model ~= request.asked then
         edits[#edits + 1] = {request.model[1], request.model[2], json.quoted(model)}
     end
@@ -213,6 +214,8 @@ function M.first()
         length = 0, writes = path.writes, way = through,
         stream = fields.stream ~= nil and text:sub(unpack(fields.stream)) == "true",
     }
+    -- Before anything refuses it, so that the figures know whose request that was.
+    under_way[ngx.var.request_id] = request
     if route.system and path.system then
         add_system(request.edits, path.system, fields, text, route.system)
     end
@@ -220,7 +223,6 @@ function M.first()
         request.strip = ask_for_usage(request.edits, fields, text)
     end
     request.charged = limits.admit(key, #text)
-    under_way[ngx.var.request_id] = request
     return ngx.exec("@service")
 end
 
@@ -245,7 +247,10 @@ function M.try()
     pool.failed(id, what)
     request.id = nil
     request.failures[id] = what
-    if what == "late" then return M.give_up(request) end
+    if what == "late" then
+        request.late = true
+        return M.give_up(request)
+    end
     if what == "broken" and #request.route.to == 1 and not request.repeated then
         request.repeated = true
         request.tried[id] = nil

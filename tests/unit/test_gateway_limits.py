@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from fake_engine import Behaviour, Engine
 from gateway_box import (
@@ -16,7 +19,9 @@ from gateway_box import (
     OTHER_KEY,
     USER,
     Box,
+    engine,
     eventually,
+    gateway,
     limited,
     run_rendered,
     wait_up,
@@ -91,6 +96,91 @@ def test_a_failed_request_costs_nothing(tmp_path: Path) -> None:
         for _ in range(4):
             assert box.chat().status_code == 400
             eventually(lambda: box.metric(used) == 0)
+
+
+USED = 'inferbase_gateway_budget_used_tokens{key="alpha"}'
+LONG = {"model": "m", "messages": USER, "pad": "x" * 4000}
+
+
+def ended(box: Box, code: int, count: int = 1) -> None:
+    figure = f'inferbase_gateway_requests_total{{model="m",key="alpha",code="{code}"}}'
+    eventually(lambda: box.metric(figure) == count)
+
+
+def give_up(box: Box, **more: Any) -> None:
+    headers = {"Authorization": f"Bearer {KEY}"}
+    url = f"{box.url}/v1/chat/completions"
+    with pytest.raises(httpx.ReadTimeout):
+        CLIENT.post(url, json={**LONG, **more}, headers=headers, timeout=0.5)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "stream", "code"),
+    [
+        (Behaviour(tokens=1, pause=30), False, 499),
+        (Behaviour(hold=True), True, 200),
+    ],
+)
+def test_a_client_that_leaves_before_the_first_byte_pays_the_guess(
+    tmp_path: Path, behaviour: Behaviour, stream: bool, code: int
+) -> None:
+    limits = {"tpm": 1500, "budget": {"tokens": 10**6}}
+    with Engine(behaviour=behaviour) as one, limited(tmp_path, one.port, **limits) as box:
+        for count in (1, 2):
+            give_up(box, stream=stream)
+            ended(box, code, count)
+            assert 1000 * count < box.metric(USED) < 1100 * count
+        one.behaviour = Behaviour()
+        assert box.chat().status_code == 429
+
+
+def test_an_answer_that_takes_too_long_costs_the_guess(tmp_path: Path) -> None:
+    settings = {
+        "routes": {"m": {"to": ["e"], "timeout": 1}},
+        "keys": {"alpha": {"secret": "ALPHA", "budget": {"tokens": 10**6}}},
+    }
+    slow = Engine(behaviour=Behaviour(tokens=1, pause=30))
+    with slow as one, gateway(tmp_path, {"e": engine(one.port, "m")}, settings) as box:
+        assert box.post(LONG).status_code == 504
+        ended(box, 504)
+        assert 1000 < box.metric(USED) < 1100
+
+
+def test_what_no_service_worked_on_costs_nothing(tmp_path: Path) -> None:
+    # One connection fills the queue of this one, and the next is not answered.
+    with socket.socket() as full, socket.socket() as first:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        first.connect(full.getsockname())
+        with limited(tmp_path, full.getsockname()[1], budget={"tokens": 10**6}) as box:
+            give_up(box)
+            ended(box, 499)
+            assert box.metric(USED) == 0
+
+
+def test_an_engine_that_breaks_before_its_answer_costs_nothing(tmp_path: Path) -> None:
+    fake = Engine(behaviour=Behaviour(dies=0))
+    with fake as one, limited(tmp_path, one.port, budget={"tokens": 10**6}) as box:
+        assert box.post(LONG).status_code == 503
+        ended(box, 503)
+        assert box.metric(USED) == 0
+
+
+@pytest.mark.parametrize(
+    "limits", [{"rpm": 1}, {"tpm": 1}, {"budget": {"tokens": 1, "per": "total"}}]
+)
+def test_refused_requests_are_counted_under_their_key(
+    tmp_path: Path, limits: dict[str, Any]
+) -> None:
+    with Engine() as one, limited(tmp_path, one.port, **limits) as box:
+        assert box.chat().status_code == 200
+        ended(box, 200)
+        before = box.metric(USED)
+        assert [box.chat().status_code for _ in range(2)] == [429, 429]
+        ended(box, 429, 2)
+        assert box.metric('inferbase_gateway_requests_total{model="",key=""') == 0
+        assert box.metric('inferbase_gateway_tokens_total{model="m",key="alpha"') == 12
+        assert box.metric(USED) == before
 
 
 def clocked(box: Box, clock: Path) -> None:
