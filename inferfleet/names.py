@@ -18,7 +18,21 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     found = get_close_matches(wanted, by_folded, n=3, cutoff=0.6)
     # Letters in another order are the commonest slip, and difflib does not rate it higher.
     found.sort(key=lambda candidate: sorted(candidate) != sorted(wanted))
+    if not found:
+        found = _begun(wanted, by_folded)
     return by_folded[found[0]] if found else None
+
+
+def _begun(name: str, known: Iterable[str]) -> list[str]:
+    """The known name that begins with this word; of several the one with the fewest words."""
+    begun = [one for one in known if one.startswith((f"{name}-", f"{name}_"))]
+    begun.sort(key=_words)
+    alone = len(begun) == 1 or (len(begun) > 1 and _words(begun[0]) < _words(begun[1]))
+    return begun[:1] if alone else []
+
+
+def _words(name: str) -> int:
+    return len(name.replace("_", "-").split("-"))
 
 
 def name_hint(name: str, known: Iterable[str], noun: str = "known") -> str:

@@ -12,6 +12,7 @@ from inferfleet.schema.machine import Service
 from inferfleet.schema.unreadable import readable
 from inferfleet.schema.view import View
 from inferfleet.services.argv import merge_options
+from inferfleet.services.named import wrong_option
 from inferfleet.services.parameters import check_parameters
 from inferfleet.services.refused import check_refused
 from inferfleet.services.uses import check_uses
@@ -80,7 +81,9 @@ def _no_effect(
 def _embedded(
     view: View, path: tuple[str, ...], service: Service, kind: Kind
 ) -> Iterator[FleetError]:
-    if kind.process is None or kind.process.embedded is None:
+    if kind.process is None or not kind.process.needs_program:
+        return
+    if kind.process.embedded is None:
         what = f"has no program, and kind {service.kind} brings none"
     elif view.machine.local:
         return
@@ -115,23 +118,10 @@ def _kinds_secrets(view: View, name: str, service: Service, kind: Kind) -> Itera
 def _options(view: View, name: str, service: Service, kind: Kind) -> Iterator[FleetError]:
     if kind.options.style == "none":
         return  # any is one too many, which is told once
-    known = kind.options_known
-    free = set(known or ()) - set(kind.options_managed)
+    image = _kinds_image(view, service)
     for flag in service.options:
-        path = ("services", name, "options", flag)
-        if flag in kind.options_managed:
-            hint = f"use the key {kind.options_managed[flag]} instead"
-            yield view.error(path, "is set by inferbase", hint, key=True)
-        elif flag in kind.options.removed:
-            what = f"kind {service.kind} has no such option any more"
-            yield view.error(path, what, kind.options.removed[flag], key=True)
-        elif known is not None and not {flag, flag.partition(".")[0]} & known:
-            what = f"kind {service.kind} has no such option"
-            yield view.error(path, what, name_hint(flag, free, "options"), key=True)
-        elif flag in kind.options.newer and _kinds_image(view, service):
-            what = f"the image of kind {service.kind} is older than this option"
-            hint = f"it came with {kind.options.newer[flag]}: set image to a newer one"
-            yield view.error(path, what, hint, key=True)
+        if told := wrong_option(service.kind, kind.options, flag, image):
+            yield view.error(("services", name, "options", flag), *told, key=True)
 
 
 def _values(view: View, name: str, service: Service, kind: Kind) -> Iterator[FleetError]:

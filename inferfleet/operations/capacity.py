@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inferfleet.capacity.admission.admit import ask, local_facts, service_claim
@@ -16,33 +14,18 @@ from inferfleet.capacity.machine import file_memory
 from inferfleet.capacity.report import Report, file_held, make_report
 from inferfleet.capacity.shape.shape import Shape
 from inferfleet.capacity.term import Claim
-from inferfleet.errors import USAGE, FleetError
-from inferfleet.load.yaml12 import scalar
+from inferfleet.errors import FleetError
 from inferfleet.models.need import ModelNeed
-from inferfleet.models.needs import model_need
 from inferfleet.models.sources.source import source_text
-from inferfleet.names import name_hint
+from inferfleet.operations.asked import Asked, make_asked
 from inferfleet.secrets import Secret, resolve
-from inferfleet.services.values import wrong_value
 
 if TYPE_CHECKING:
     from inferfleet.capacity.held import Held
     from inferfleet.run.run import Run
     from inferfleet.run.session import Session
-    from inferfleet.schema.kind import Kind
 
 TOKEN = "HF_TOKEN"
-# A comma ends an option only where another begins: JSON has commas of its own.
-_COMMA = re.compile(r",(?=\s*[A-Za-z0-9][A-Za-z0-9._-]*(?:=|,|$))")
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A service that stands in no file: what --model, --kind and --options say."""
-
-    model: str
-    kind: str = ""
-    options: str = ""
 
 
 def survey(run: Run, name: str, live: bool, asked: Asked | None = None) -> Report:
@@ -55,7 +38,7 @@ def survey(run: Run, name: str, live: bool, asked: Asked | None = None) -> Repor
     names = [s for s in brief.draft.release.units if chosen is None or s in chosen]
     together = [s for s in names if chosen is not None or demands[s]["autostart"]]
     if asked:
-        demand, need = _asked(run, name, asked, hardware)
+        demand, need = make_asked(run, name, asked, hardware)
         names = together = [need.service]
         demands[need.service], needs[need.service] = demand, need
     talk = run.session(name, lenient=True) if live or brief.local else None
@@ -133,61 +116,4 @@ def _token(origins: Mapping[str, Any]) -> Mapping[str, Secret]:
     if TOKEN in origins:
         with suppress(FleetError):
             found = resolve(origins, [TOKEN])
-    return found
-
-
-def _asked(
-    run: Run, name: str, asked: Asked, hardware: Mapping[str, Any]
-) -> tuple[dict[str, Any], ModelNeed]:
-    fleet = run.fleet
-    kind_name = asked.kind or _kind_of(asked.model)
-    if kind_name not in fleet.kinds:
-        raise FleetError(
-            f"--kind {kind_name}: there is no such kind",
-            hint=name_hint(kind_name, fleet.kinds, "kinds"),
-            code=USAGE,
-        )
-    kind = fleet.kinds[kind_name]
-    models = run.brief(name).draft.release.root + "/models"
-    need = model_need(asked.model, asked.model, kind.model_scheme, models, fleet.models)
-    assert need is not None
-    demand: dict[str, Any] = {
-        "kind": kind_name,
-        "options": {**kind.options.defaults, **_options(asked.options, kind)},
-        "env": {},
-        "split": kind.options.gpus.model_dump() if kind.options.gpus else None,
-        "memory": None,
-        "estimate": kind.memory_estimate,
-        "gpus": "all" if kind.gpu and hardware.get("gpus") else "none",
-        "cpuset": None,
-        "evict": "allowed",
-        "admission": "refuse",
-        "autostart": True,
-        "volumes": [],
-    }
-    return demand, need
-
-
-def _kind_of(model: str) -> str:
-    if model.endswith(".gguf"):
-        return "llama-cpp"
-    return "ollama" if model.startswith("ollama:") else "vllm"
-
-
-def _options(text: str, kind: Kind) -> dict[str, Any]:
-    """'max-model-len=4096,enforce-eager' -> values as a machine file would have them."""
-    found: dict[str, Any] = {}
-    for word in filter(None, map(str.strip, _COMMA.split(text))):
-        key, equals, value = word.partition("=")
-        known = kind.options_known
-        if known is not None and key not in known:
-            raise FleetError(
-                f"--options {key}: the engine has no such option",
-                hint=name_hint(key, known, "options"),
-                code=USAGE,
-            )
-        found[key] = scalar(value) if equals else True
-        rule = kind.options.values.get(key.replace("_", "-"))
-        if rule is not None and (told := wrong_value(found[key], rule)):
-            raise FleetError(f"--options {key}: {told}", "correct it", code=USAGE)
     return found

@@ -113,15 +113,22 @@ def process(view: Resolved, embedded: bool, secrets: bool) -> dict[str, Any]:
 
 
 def _command(view: Resolved, kind: ProcessKind, embedded: bool) -> Argv:
-    if view.service.program is not None:
-        return kind.command
-    if kind.embedded is None or not embedded:
+    if embeds(view, embedded):
+        assert kind.embedded is not None
+        return kind.embedded
+    if view.service.program is None and kind.needs_program:
         raise FleetError(
             f"{view.name}: as a process this needs program:",
             "the embedded engine exists on the local machine only",
             code=USAGE,
         )
-    return kind.embedded
+    return kind.command
+
+
+def embeds(view: Resolved, embedded: bool) -> bool:
+    """Whether a process runs the embedded engine. embedded: there is one for it here."""
+    kind = view.kind.process
+    return bool(embedded and kind and kind.embedded is not None and view.service.program is None)
 
 
 def _devices(view: Resolved) -> dict[str, str]:

@@ -170,7 +170,7 @@ class _Rendering:
         data = native.process(view, python is not None, bool(lines))
         text = self._text("process/run.j2", view, data)
         self._add(f"process/{view.name}/run", text, 0o755)
-        if python and view.service.program is None:
+        if python and native.embeds(view, True):
             # Its paths are this checkout's, so it is no part of what the service is.
             script = {"python": python, "script": EMBEDDED}
             path = native.engine_path(view)

@@ -26,6 +26,7 @@ from inferfleet.schema.runtime import ComposeKind, ProcessKind, SystemdKind
 
 Api = Literal["openai", "ollama", "web", "http"]
 ModelForm = Literal["directory", "gguf", "ollama"]
+Engine = Literal["vllm", "llama-cpp", "ollama", "sglang", "tgi", "triton"]
 ParameterType = Literal["a whole number", "a number", "true or false", "text or a list of texts"]
 
 
@@ -175,6 +176,11 @@ class Kind(Model):
     )
     model: ModelUse | None = Field(
         default=None, description="Which models its services serve; left out: none."
+    )
+    engine: Engine | None = Field(
+        default=None,
+        description="Whose rules of memory hold for it: with them `capacity` counts what its "
+        "services take, and `up` refuses what does not fit; left out: nobody's.",
     )
     needs: list[Text] = Field(
         default=[],

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from inferfleet.schema.fields import AbsolutePath, Duration, Model, Name, Port, Size, Text
-from inferfleet.schema.placeholders import Argv, EnvName, Template
+from inferfleet.schema.placeholders import Argv, EnvName, Template, placeholders
 
 
 class HealthCheck(Model):
@@ -115,12 +115,20 @@ class SystemdKind(Model):
 class ProcessKind(Model):
     """The service as a supervised background process."""
 
-    command: Argv = Field(description="Command line of a service that has a program.")
+    command: Argv = Field(
+        description="Command line; with {program} in it a service has to name its program."
+    )
     embedded: Argv | None = Field(
         default=None,
-        description="Command line of a service without one, on the local machine only, where "
+        description="Command line of a service without a program, on the local machine only, where "
         "{embedded} is known.",
     )
     environment: dict[EnvName, Template] = Field(
         default={}, description="Environment variables of every service of the kind."
     )
+
+    @property
+    def needs_program(self) -> bool:
+        """Whether its command runs what a service has to name."""
+        groups = ([part] if isinstance(part, str) else part for part in self.command)
+        return any("program" in placeholders(word) for group in groups for word in group)

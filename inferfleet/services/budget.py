@@ -48,6 +48,7 @@ def _service(fleet: Fleet, machine: Machine, name: str, service: Service) -> dic
     volumes = [f"{name}-{suffix}" for suffix in compose.volumes] if compose else []
     return {
         "kind": service.kind,
+        "engine": kind.engine,
         "options": options,
         "env": {key: str(value) for key, value in service.env.items()},
         "split": kind.options.gpus.model_dump() if kind.options.gpus else None,

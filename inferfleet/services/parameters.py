@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from inferfleet.errors import FleetError
 from inferfleet.names import name_hint
@@ -21,14 +21,19 @@ def check_parameters(view: View, name: str, service: Service, kind: Kind) -> Ite
         return
     for parameter, value in service.modelfile.parameters.items():
         path = ("services", name, "modelfile", "parameters", parameter)
-        wanted = kind.parameters.get(parameter)
-        if wanted is None:
-            what = f"kind {service.kind} has no such parameter"
-            yield view.error(
-                path, what, name_hint(parameter, kind.parameters, "parameters"), key=True
-            )
-        elif not _fits(value, wanted):
-            yield view.error(path, f"should be {wanted}")
+        if told := wrong_parameter(service.kind, kind.parameters, parameter, value):
+            yield view.error(path, *told, key=parameter not in kind.parameters)
+
+
+def wrong_parameter(
+    kind: str, known: Mapping[str, ParameterType], parameter: str, value: object
+) -> tuple[str, str] | None:
+    """What is wrong with a parameter of this name and value, and what to do about it."""
+    wanted = known.get(parameter)
+    if wanted is None:
+        hint = name_hint(parameter, known, "parameters")
+        return f"kind {kind} has no such parameter", hint
+    return None if _fits(value, wanted) else (f"should be {wanted}", "")
 
 
 def _fits(value: object, wanted: ParameterType) -> bool:

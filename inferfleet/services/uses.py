@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from inferfleet.errors import FleetError
 from inferfleet.models.forms import WORDS, forms
@@ -11,7 +11,7 @@ from inferfleet.models.needs import model_need
 from inferfleet.models.ollama import full_name
 from inferfleet.models.sources.source import source_text
 from inferfleet.names import nearest
-from inferfleet.schema.kind import Kind
+from inferfleet.schema.kind import Kind, ModelUse
 from inferfleet.schema.machine import ModelSpec, Service
 from inferfleet.schema.unreadable import known
 from inferfleet.schema.view import View
@@ -38,7 +38,7 @@ def check_uses(view: View, name: str, service: Service, kind: Kind) -> Iterator[
             what = "names a model, and the service has none"
             yield view.error((*path, "served-name"), what, "add model", key=True)
     else:
-        yield from _form(view, name, service, kind)
+        yield from _form(view, name, service, kind.model)
     for section in ("modelfile", "repository", "gateway", "options"):
         if getattr(service, section) and section not in kind.sections:
             what = f"kind {service.kind} has no use for it"
@@ -54,29 +54,36 @@ def _no_model(view: View, path: tuple[str, ...], service: Service, kind: Kind) -
     what = f"kind {service.kind} serves no model of its own"
     if kind.needs:
         return view.error(path, what, f"use {' or '.join(kind.needs)}", key=True)
-    takers = sorted(_kinds(view, lambda other: other.model is not None and other.api == kind.api))
+    kinds = view.fleet.kinds
+    takers = sorted(_kinds(kinds, lambda other: other.model is not None and other.api == kind.api))
     hint = f"remove it; kinds with a model: {', '.join(takers)}" if takers else "remove it"
     return view.error(path, what, hint, key=True)
 
 
-def _form(view: View, name: str, service: Service, kind: Kind) -> Iterator[FleetError]:
-    assert kind.model is not None
-    takes = kind.model.takes
+def _form(view: View, name: str, service: Service, use: ModelUse) -> Iterator[FleetError]:
     try:
-        need = model_need(name, service.model, kind.model.bare, _ANYWHERE, view.fleet.models)
+        need = model_need(name, service.model, use.bare, _ANYWHERE, view.fleet.models)
     except FleetError:
         return  # told where the model is checked
     assert need is not None
     yield from _own_name(view, name, service, need)
-    found = forms(need.source)
+    told = wrong_form(view.fleet.kinds, service.kind, need.source)
+    if told:
+        spec = isinstance(service.model, ModelSpec)
+        yield view.error(("services", name, "model", *(("source",) if spec else ())), *told)
+
+
+def wrong_form(kinds: Mapping[str, Kind], name: str, source: Source) -> tuple[str, str] | None:
+    """Why a kind cannot load a model of this source, and which can; None: it can."""
+    kind, found = kinds[name], forms(source)
+    if kind.model is None:
+        return f"kind {name} serves no model of its own", _other_kind(kinds, kind, source, found)
+    takes = kind.model.takes
     if not takes or found & set(takes):
-        return
-    spec = isinstance(service.model, ModelSpec)
-    path = ("services", name, "model", *(("source",) if spec else ()))
+        return None
     wanted = " or ".join(WORDS[form] for form in takes)
-    it = WORDS[min(found)]
-    what = f"kind {service.kind} takes {wanted}, and {source_text(need.source)} is {it}"
-    yield view.error(path, what, _other_kind(view, kind, need.source, found))
+    what = f"kind {name} takes {wanted}, and {source_text(source)} is {WORDS[min(found)]}"
+    return what, _other_kind(kinds, kind, source, found)
 
 
 def _own_name(view: View, name: str, service: Service, need: ModelNeed) -> Iterator[FleetError]:
@@ -92,9 +99,11 @@ def _own_name(view: View, name: str, service: Service, need: ModelNeed) -> Itera
         yield view.error(("services", name, "modelfile"), what, hint, key=True)
 
 
-def _other_kind(view: View, kind: Kind, source: Source, found: frozenset[str]) -> str:
+def _other_kind(
+    kinds: Mapping[str, Kind], kind: Kind, source: Source, found: frozenset[str]
+) -> str:
     """How to name the right thing of the same source, and which kinds take this one."""
-    takers = _takers(view, kind, found)
+    takers = takers_of(kinds, found, kind.api)
     hints = []
     if source.scheme == "hf" and not source.member and kind.model and "gguf" in kind.model.takes:
         hints.append(f"name one file of it, as {source_text(source)}/NAME.gguf")
@@ -103,15 +112,15 @@ def _other_kind(view: View, kind: Kind, source: Source, found: frozenset[str]) -
     return "; ".join(hints)
 
 
-def _takers(view: View, kind: Kind, found: frozenset[str]) -> list[str]:
-    """The kinds nearest to this one that take such a model: its API and their own form first."""
+def takers_of(kinds: Mapping[str, Kind], found: frozenset[str], api: str = "") -> list[str]:
+    """The best kinds for such a model: those whose own form it is first, then those of the API."""
 
     def rank(name: str) -> tuple[bool, bool, bool]:
-        other = view.fleet.kinds[name]
+        other = kinds[name]
         assert other.model is not None
-        return (other.notice is not None, other.model.takes[0] not in found, other.api != kind.api)
+        return (other.notice is not None, other.model.takes[0] not in found, other.api != api)
 
-    names = _kinds(view, lambda o: o.model is not None and bool(found & set(o.model.takes)))
+    names = _kinds(kinds, lambda o: o.model is not None and bool(found & set(o.model.takes)))
     best = min((rank(name) for name in names), default=None)
     return sorted(name for name in names if rank(name) == best)
 
@@ -119,13 +128,13 @@ def _takers(view: View, kind: Kind, found: frozenset[str]) -> list[str]:
 def _for_section(view: View, section: str) -> str:
     if section == "options":
         return "its settings are environment variables: use env"
-    takers = sorted(_kinds(view, lambda kind: section in kind.sections))
+    takers = sorted(_kinds(view.fleet.kinds, lambda kind: section in kind.sections))
     return f"remove it; it is for kind {' and '.join(takers)}" if takers else "remove it"
 
 
-def _kinds(view: View, fits: Callable[[Kind], bool]) -> list[str]:
+def _kinds(kinds: Mapping[str, Kind], fits: Callable[[Kind], bool]) -> list[str]:
     """The kinds that fit, as far as their files can be read."""
-    return [name for name in view.fleet.kinds if known(fits, view.fleet.kinds[name])]
+    return [name for name, kind in kinds.items() if known(fits, kind)]
 
 
 def _has(service: Service, key: str) -> bool:

@@ -37,7 +37,8 @@ def capacity(
     if model and service:
         raise FleetError("--model asks about no service", "leave one of them out", code=USAGE)
     from inferfleet.capacity.report import columns, data, lines, rows
-    from inferfleet.operations.capacity import Asked, survey
+    from inferfleet.operations.asked import Asked
+    from inferfleet.operations.capacity import survey
     from inferfleet.parallel import on_each
     from inferfleet.run.run import Run
     from inferfleet.show import data as show_data

@@ -182,7 +182,7 @@ def test_unknown_never_refuses() -> None:
 def test_a_limit_below_what_a_service_takes(
     limit: int, kind: str, options: dict[str, Any], refused: str
 ) -> None:
-    demand = {"memory": gib(limit), "kind": kind, "options": options}
+    demand = {"memory": gib(limit), "engine": kind, "options": options}
     one = situation({"a": 20}, total=30, demands={"a": demand})
     terms = (Term("weights", gib(15), "bytes"), Term("KV cache", gib(5), "bytes"))
     one = replace(one, claims={"a": Claim("a", "host", gib(20), terms=terms)})
@@ -196,7 +196,7 @@ def test_a_limit_below_what_a_service_takes(
 
 
 def test_a_limit_between_what_is_certain_and_what_is_estimated() -> None:
-    demand = {"memory": gib(16), "kind": "vllm", "options": {}}
+    demand = {"memory": gib(16), "engine": "vllm", "options": {}}
     one = situation({"a": 20}, total=30, demands={"a": demand})
     one = replace(one, claims={"a": replace(one.claims["a"], least=gib(15))})
     assert decide(one, evict=False).problems == ()
@@ -205,7 +205,7 @@ def test_a_limit_between_what_is_certain_and_what_is_estimated() -> None:
 
 def test_room_is_awaited_for_what_has_to_be_free() -> None:
     """On unified memory an engine may ask for more free memory than it takes then."""
-    demands = {"a": {"kind": "vllm", "gpus": "all", "options": {}}}
+    demands = {"a": {"engine": "vllm", "gpus": "all", "options": {}}}
     one = situation({"a": 60}, {"b": (50, 50)}, demands=demands)
     one = replace(
         one,
@@ -238,9 +238,9 @@ def on_gpus(
     size: float, gpus: Any, held: Held, running: frozenset[str] = frozenset(), **options: Any
 ) -> Situation:
     split = {"factors": [["tensor-parallel-size"]]}
-    demand = {"kind": "vllm", "gpus": gpus, "options": options, "split": split}
+    demand = {"engine": "vllm", "gpus": gpus, "options": options, "split": split}
     return Situation(
-        {"a": demand, "b": {"kind": "llama-cpp", "gpus": "all", "options": {}}},
+        {"a": demand, "b": {"engine": "llama-cpp", "gpus": "all", "options": {}}},
         {"reserve": gib(4)},
         {"a": claim("a", size, "device", host=gib(2)), "b": claim("b", 10, "device")},
         held,

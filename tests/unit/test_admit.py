@@ -31,8 +31,8 @@ Process = tuple[str, float | None, str]
 def demand(kind: str = "vllm", gpus: Any = "all", **more: Any) -> dict[str, Any]:
     options = more.pop("options", {})
     return {
-        "kind": kind, "options": options, "env": {}, "memory": None, "gpus": gpus, "cpuset": None,
-        "evict": "allowed", "autostart": False, "volumes": [], **more,
+        "kind": kind, "engine": kind, "options": options, "env": {}, "memory": None, "gpus": gpus,
+        "cpuset": None, "evict": "allowed", "autostart": False, "volumes": [], **more,
     }  # fmt: skip
 
 

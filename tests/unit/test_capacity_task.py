@@ -16,6 +16,9 @@ from unit.models_servers import Hub, serving
 from inferfleet.tasks.capacity import capacity
 
 MODEL = f"hf:{qwen_files.NAME}"
+OLLAMA, GGUF = "ollama:qwen3:8b", "/m/a.gguf"
+BIND = "in a machine file use the key bind"
+SERVED = "hint: it is for kind sglang or vllm"
 
 
 class Task:
@@ -178,6 +181,57 @@ def test_a_model_that_no_service_names(ask: Task) -> None:
 
 
 @pytest.mark.parametrize(
+    ("host", "model", "kind"),
+    [
+        ("spark", "qwen3-32b-q8", "ollama"),  # a model file whose source is ollama:
+        ("rtx5090", "qwen3-14b-q4", "llama-cpp"),  # one whose source is a GGUF file
+        ("rtx5090", "qwen3-32b-fp8", "vllm"),
+        ("rtx5090", "/srv/models/either", "vllm"),
+    ],
+)
+def test_the_kind_follows_from_what_the_model_is(
+    ask: Task, host: str, model: str, kind: str
+) -> None:
+    assert ask.data(host=[host], model=model)[1]["services"][0]["kind"] == kind
+
+
+def test_parameters_of_a_modelfile(ask: Task) -> None:
+    asked: dict[str, Any] = {"host": ["spark"], "model": "qwen3-32b-q8"}
+    caches = []
+    for tokens in (4096, 8192):
+        code, found = ask.data(**asked, options=f"num_ctx={tokens}")
+        assert (code, found["services"][0]["fits"]) == (0, True)
+        terms = {term["name"]: term["amount"] for term in found["services"][0]["terms"]}
+        caches.append(terms["KV cache"])
+    assert caches[1] == 2 * caches[0] > 0
+
+
+def test_a_kind_of_ones_own_with_the_rules_of_an_engine(
+    ask: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy of a kind is counted as the engine it says it is, with what would fit."""
+    shipped = Path(__file__).parents[2] / "services" / "vllm.yaml"
+    (tmp_path / "services").mkdir()
+    for name, text in {
+        "vllm-nightly": shipped.read_text(),
+        "vllm-else": shipped.read_text().replace("engine: vllm\n", ""),
+    }.items():
+        (tmp_path / "services" / f"{name}.yaml").write_text(text)
+    service = {"kind": "vllm-nightly", "model": MODEL, "options": {"max-model-len": 32_000}}
+    machine = {"address": "192.0.2.1", "hardware": "dgx-spark", "services": {"chat": service}}
+    (tmp_path / "inventory").mkdir()
+    (tmp_path / "inventory" / "mine.yaml").write_text(json.dumps(machine))
+    monkeypatch.setenv("INFERBASE_OVERLAY", str(tmp_path))
+    asked: dict[str, Any] = {"host": ["spark"], "model": MODEL, "options": "max-model-len=32000"}
+    for code, found in (ask.data(**asked, kind="vllm-nightly"), ask.data(host=["mine"])):
+        assert (code, found["services"][0]["fits"]) == (2, False)
+        assert found["services"][0]["would_fit_with"] == [{"gpu-memory-utilization": 0.86}]
+    code, found = ask.data(**asked, kind="vllm-else")
+    assert (code, found["services"][0]["fits"]) == (0, None)
+    assert ask.data(host=["spark"], model=MODEL)[1]["services"][0]["kind"] == "vllm"
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"kind": "vllm"}, "--kind and --options are for --model"),
@@ -188,6 +242,18 @@ def test_a_model_that_no_service_names(ask: Task) -> None:
         ({"model": MODEL, "options": "max-model-len=abc"}, "max-model-len: should be a size"),
         ({"model": MODEL, "options": "gpu-memory-utilization=-0.5"}, "should be a number, above 0"),
         ({"model": MODEL, "options": "kv-cache-dtype=q8_0"}, "should be one of auto, float16"),
+        ({"model": MODEL, "options": "host=1"}, f"is set by inferbase\nhint: leave it out; {BIND}"),
+        ({"model": MODEL, "options": "swap-space=1"}, "no such option any more\nhint: gone since"),
+        ({"model": OLLAMA, "options": "num_ctxx=1000000"}, "did you mean num_ctx?"),
+        ({"model": OLLAMA, "options": "num_ctx=long"}, "num_ctx: should be a whole number"),
+        ({"model": GGUF, "options": "n-ubatch=1"}, "the image of kind llama-cpp is older than"),
+        ({"model": MODEL, "kind": "gateway"}, f"gateway serves no model of its own\n{SERVED}"),
+        ({"model": "x", "kind": "gateway"}, "there is no model x in inventory/models"),
+        ({"model": OLLAMA, "kind": "tgi"}, "and ollama:qwen3:8b is a model of Ollama's own store"),
+        ({"model": OLLAMA, "kind": "tgi"}, "it is for kind ollama"),
+        ({"model": MODEL, "kind": "llama-cpp"}, "kind llama-cpp takes one GGUF file, and hf:"),
+        ({"model": MODEL, "kind": "llama-cpp"}, "NAME.gguf; it is for kind sglang or vllm"),
+        ({"model": "hf:a/b/c.onnx"}, "no kind takes hf:a/b/c.onnx, which is a file of another"),
     ],
 )
 def test_asked_wrongly(ask: Task, options: dict[str, Any], message: str) -> None:
@@ -198,9 +264,10 @@ def test_asked_wrongly(ask: Task, options: dict[str, Any], message: str) -> None
 
 def test_what_is_not_known(ask: Task) -> None:
     """The reason, and no refusal."""
-    code, found = ask.data(host=["spark"], model="hf:org/none", kind="llama-cpp")
+    code, found = ask.data(host=["spark"], model="hf:org/none/a.gguf")
     assert code == 0
     assert found["services"][0]["fits"] is None
+    assert found["services"][0]["kind"] == "llama-cpp"
     assert "it answers HTTP 404" in found["services"][0]["model_unknown"]
     code, here = ask.data()
     assert code == 0

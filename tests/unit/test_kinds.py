@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import get_args
 
 import pytest
 import render_cases
 from pydantic import ValidationError
 
-from inferfleet.schema.kind import Kind
+from inferfleet.capacity.engines.claim import ENGINES
+from inferfleet.schema.kind import Engine, Kind
 
 FLEET = render_cases.fleet("workstation")
 CONTAINER = {"image": "x:1", "port": 80, "user": "1:1", "healthcheck": {"test": ["CMD", "true"]}}
@@ -52,6 +54,11 @@ def test_shipped(name: str) -> None:
         assert kind.compose is not None
         assert kind.metrics.port in kind.compose.ports
     assert set(kind.options.newer) <= (kind.options_known or frozenset())
+
+
+def test_every_engine_has_rules_and_a_kind() -> None:
+    assert set(get_args(Engine)) == set(ENGINES)
+    assert {kind.engine for kind in FLEET.kinds.values()} - {None} == set(ENGINES)
 
 
 def test_a_health_url_that_asks_the_engine_gets_its_own_time() -> None:

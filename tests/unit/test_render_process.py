@@ -9,10 +9,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import render_cases
+from fleet_files import error_lines, load_files
 
 from inferfleet.render.render import render, write_release
 from inferfleet.secrets import Secret
@@ -313,3 +315,19 @@ def test_usage(make: Callable[..., Process]) -> None:
     process = make()
     done = subprocess.run(["sh", process.run_file], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (64, "usage: run start|stop|state\n")
+
+
+def test_a_command_that_needs_no_program(tmp_path: Path) -> None:
+    """A kind of one's own says the whole command; it is nothing embedded, here or elsewhere."""
+    kind = "summary: x\napi: http\ndefault-port: 99\nprocess:\n  command: [/bin/sh, '{port}']\n"
+    near, far = ("services: {a: {kind: own}}\n", "address: h\nservices: {a: {kind: own}}\n")
+    files = {"services/own.yaml": kind, "inventory/near.yaml": near, "inventory/far.yaml": far}
+    loaded = load_files(tmp_path, files)
+    assert error_lines(loaded) == ""
+    templates = (render_cases.REPOSITORY / "templates",)
+    fleet = dataclasses.replace(loaded.fleet, template_dirs=templates)
+    for machine in ("near", "far"):
+        release = render(fleet, machine, {}).files
+        assert "process/a/engine" not in release
+        words = release["process/a/run"].content.decode().replace("\\\n", " ").split()
+        assert ("/bin/sh", "99") in pairwise(words)

@@ -174,7 +174,7 @@ def claimed(
     What llama.cpp takes goes by what the others leave, and what is started by what stays.
     """
     names = [name for name in (*situation.staying, *situation.acting) if name in situation.demands]
-    names.sort(key=lambda name: situation.demands[name]["kind"] in LLAMAS)
+    names.sort(key=lambda name: situation.demands[name]["engine"] in LLAMAS)
     found = replace(situation, claims={})
     for name in names:
         one = service_claim(found, name, shapes.get(name), stopped)

@@ -55,7 +55,7 @@ def remedies(
     answers each does by itself. None where no setting helps.
     """
     demand = situation.demands.get(service, {})
-    kind, options = demand.get("kind", ""), dict(demand.get("options", {}))
+    engine, options = demand.get("engine") or "", dict(demand.get("options", {}))
 
     def tried(changed: Setting) -> Situation:
         other = {**demand, "options": {**options, **changed}}
@@ -72,9 +72,9 @@ def remedies(
         known = not one.limits(service) and not claim.unknown
         return known and roomy(changed) and _serves(claim)
 
-    length = _LENGTHS.get(kind)
+    length = _LENGTHS.get(engine)
     found: list[Setting] = []
-    for knob in _shares(kind, options):
+    for knob in _shares(engine, options):
         setting = _share(knob, options, roomy, fits)
         if setting and fits(setting):
             found.append(setting)
@@ -102,10 +102,10 @@ def words(settings: Sequence[Setting]) -> str:
     return f"would fit with {', or with '.join(each)}" if each else ""
 
 
-def _shares(kind: str, options: Mapping[str, Any]) -> tuple[_Knob, ...]:
-    share = _SHARES.get(kind)
-    if kind == "vllm" and Given(options, {}).value(*_CACHE.names) is not None:
-        return (_CACHE, _SHARES[kind])
+def _shares(engine: str, options: Mapping[str, Any]) -> tuple[_Knob, ...]:
+    share = _SHARES.get(engine)
+    if engine == "vllm" and Given(options, {}).value(*_CACHE.names) is not None:
+        return (_CACHE, _SHARES[engine])
     return (share,) if share else ()
 
 

@@ -16,7 +16,7 @@ from inferfleet.capacity.machine import MAIN, cards_of, shares, spread
 from inferfleet.capacity.term import Claim
 from inferfleet.capacity.words import size
 
-# Kinds whose engine maps the file of its weights.
+# Engines that map the file of their weights.
 LLAMAS = frozenset({"llama-cpp", "ollama"})
 # Others are named when they hold at least this share of a pool.
 WORTH_NAMING = 0.02
@@ -105,7 +105,7 @@ class Situation:
     def _mapped(self, service: str) -> int:
         """Of its main memory what is a file of the page cache, which the kernel drops first."""
         demand, claim = self.demands.get(service, {}), self.claims.get(service)
-        if claim is None or demand.get("kind") not in LLAMAS:
+        if claim is None or demand.get("engine") not in LLAMAS:
             return 0
         given = Given(demand.get("options", {}), {})
         mapped = given.flag("mmap", "use-mmap", default=True) and not given.flag("mlock")

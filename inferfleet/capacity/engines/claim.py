@@ -16,7 +16,7 @@ from inferfleet.capacity.term import Claim, How, Memory, Term
 from inferfleet.errors import FleetError
 from inferfleet.services.values import split_words
 
-_ENGINES = {
+ENGINES = {
     "vllm": claim_vllm,
     "llama-cpp": claim_llama,
     "ollama": claim_ollama,
@@ -33,9 +33,9 @@ def demand_claim(
 
     A service that no arithmetic is for claims what its machine file or else its kind says.
     """
-    made = claim(service, demand["kind"], demand["options"], shape, memory, demand["env"])
+    made = claim(service, demand["engine"], demand["options"], shape, memory, demand["env"])
     estimate, limit = demand.get("estimate"), demand.get("memory")
-    if made.amount is None and not made.limits and demand["kind"] not in _ENGINES and estimate:
+    if made.amount is None and not made.limits and demand["engine"] not in ENGINES and estimate:
         how: How = "declared" if limit else "estimated"
         amount = limit or estimate
         formula = "memory: of the machine file" if limit else "what is usual for its kind"
@@ -54,7 +54,7 @@ def demand_claim(
 
 def claim(
     service: str,
-    kind: str,
+    engine: str | None,
     options: Mapping[str, object],
     shape: Shape | None,
     memory: Memory,
@@ -62,19 +62,19 @@ def claim(
 ) -> Claim:
     """The claim of one service.
 
-    kind: the name of an engine's kind; any other claims nothing that can be known. options: as
-    in the machine file, for Ollama the Modelfile's parameters (num_ctx, num_gpu, num_batch).
+    engine: as its kind says; without one it claims nothing that can be known. options: as in the
+    machine file, for Ollama the Modelfile's parameters (num_ctx, num_gpu, num_batch).
     shape None: nothing is known of the model. env: the service's environment, which some engines
     read their sizes from (VLLM_CPU_KVCACHE_SPACE, OLLAMA_NUM_PARALLEL).
 
     Terms in bytes add up to amount, on a device with the host's own among them named "of the
     host". Raises nothing: what cannot be computed leaves amount None.
     """
-    engine = _ENGINES.get(kind)
+    rules = ENGINES.get(engine or "")
     pool: Literal["device", "host"] = "device" if memory.device else "host"
-    if engine is None:
+    if rules is None:
         return Claim(service, pool, None)
     try:
-        return engine(service, Given(options, env or {}), shape, memory)
+        return rules(service, Given(options, env or {}), shape, memory)
     except FleetError as error:
         return Claim(service, pool, None, limits=(error.what,))

@@ -37,7 +37,7 @@ SPLIT = {
 
 def demand(kind: str, options: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
     return {
-        "kind": kind, "options": options or {}, "env": {}, "memory": None, "gpus": "all",
+        "engine": kind, "options": options or {}, "env": {}, "memory": None, "gpus": "all",
         "split": SPLIT.get(kind), **more,
     }  # fmt: skip
 
@@ -78,7 +78,7 @@ def known(shapes: dict[str, Shape], *names: str) -> dict[str, Known]:
 
 
 def verdict(one: Situation, shapes: dict[str, Shape]) -> Verdict:
-    models = [name for name in one.acting if one.demands[name]["kind"] in SPLIT]
+    models = [name for name in one.acting if one.demands[name]["engine"] in SPLIT]
     return judge(one, known(shapes, *models))
 
 

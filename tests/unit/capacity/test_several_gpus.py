@@ -83,7 +83,7 @@ def situation(
 def demand(kind: str = "llama-cpp", env: dict[str, str] | None = None, **options: Any) -> Any:
     named = {name.replace("_", "-"): value for name, value in options.items()}
     gpus = named.pop("gpus", "all")
-    return {"kind": kind, "options": named, "env": env or {}, "memory": None, "gpus": gpus}
+    return {"engine": kind, "options": named, "env": env or {}, "memory": None, "gpus": gpus}
 
 
 ALL: dict[str, Any] = {"ngl": 99, "c": 4096}
