@@ -82,11 +82,23 @@ def make_unit(name: str, body: dict[str, Any]) -> Unit:
     return Unit(service=name, **fields)
 
 
-def make_need(service: str) -> ModelNeed:
-    directory = f"{ROOT}/models/{service}"
-    source = Source("https", f"https://example.org/{service}.gguf")
-    path = f"{directory}/{service}.gguf"
-    return ModelNeed(service, service, source, directory, path, models_dir=f"{ROOT}/models")
+def make_need(data: str | dict[str, Any]) -> ModelNeed:
+    """A service's name, or service, model (default: its name), sha256, aliases (names below the
+    models directory -> own texts) and loads, the alias that it loads."""
+    body = data if isinstance(data, dict) else {"service": data}
+    service, models = body["service"], f"{ROOT}/models"
+    model = body.get("model", service)
+    directory = f"{models}/{model}"
+    return ModelNeed(
+        service,
+        model,
+        Source("https", f"https://example.org/{model}.gguf"),
+        directory,
+        f"{models}/{body['loads']}" if "loads" in body else f"{directory}/{model}.gguf",
+        body.get("sha256"),
+        aliases={f"{models}/{name}": own for name, own in body.get("aliases", {}).items()},
+        models_dir=models,
+    )
 
 
 def applied(release: Release, current: int = 1, machine: dict[str, Any] | None = None) -> str:

@@ -64,6 +64,7 @@ class ModelState:
     present: all files are there (path sources: something is there). stamp: None when
     inferbase did not put it there. bytes: of the files found. alias_ok: every alias leads to
     the files and has its own ones. partial: some of it is there, and a run will complete it.
+    store: name of the directory that the model's link leads to, "" when there is none.
     """
 
     key: str
@@ -72,6 +73,7 @@ class ModelState:
     bytes: int
     alias_ok: bool
     partial: bool = False
+    store: str = ""
 
 
 def observe_script(needs: Iterable[ModelNeed]) -> str:
@@ -143,7 +145,8 @@ def _state(key: str, kind: str, stamp: Stamp | None, entries: list[str]) -> Mode
             sizes[path.removeprefix("./")] = int(size)
     whole = complete(stamp, kind, sizes)
     partial = not whole and kind != "absent"
-    return ModelState(key, whole, stamp, sum(sizes.values()), True, partial)
+    store = "" if kind in {"absent", "partial"} else kind
+    return ModelState(key, whole, stamp, sum(sizes.values()), True, partial, store)
 
 
 def _alias_calls(need: ModelNeed) -> list[str]:

@@ -37,10 +37,11 @@ class Observed:
     of the generation that an interrupted run came from. generations: those that were good
     once. files: path -> (sha256, octal mode), of files that are there and readable. links:
     absolute path -> target, "!" when something else than a link is there. started: service ->
-    digest it was last started with. listeners: (ip, port) of listening TCP sockets.
-    model_lines: for models.observe. gpu_lines: for gpu.brief. damage: records of our own that
-    cannot be read. left: number -> record of the generations, not in force, that interrupted runs
-    may have left services of running.
+    digest it was last started with; loaded: service -> what each path that tells of its model led
+    to then, without a service where nothing was noted. listeners: (ip, port) of listening TCP
+    sockets. model_lines: for models.observe. gpu_lines: for gpu.brief. damage: records of our
+    own that cannot be read. left: number -> record of the generations, not in force, that
+    interrupted runs may have left services of running.
     """
 
     facts: Mapping[str, str]
@@ -55,6 +56,7 @@ class Observed:
     links: Mapping[str, str] = field(default_factory=dict)
     units: Mapping[str, UnitState] = field(default_factory=dict)
     started: Mapping[str, str] = field(default_factory=dict)
+    loaded: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     listeners: frozenset[tuple[str, int]] = frozenset()
     model_lines: tuple[str, ...] = ()
     gpu_lines: tuple[str, ...] = ()
@@ -101,6 +103,7 @@ def parse_observed(text: str, root: str) -> Observed:
         links=dict(_pairs(records, "link")),
         units=_units(records),
         started=dict(_pairs(records, "started")),
+        loaded=_loaded(records),
         listeners=_listeners(records),
         model_lines=tuple("\t".join(["model", *fields]) for fields in records.get("model", [])),
         gpu_lines=tuple("\t".join(fields) for fields in records.get("gpu", [])),
@@ -129,6 +132,13 @@ def _units(records: Records) -> dict[str, UnitState]:
 def _files(records: Records) -> dict[str, tuple[str, str]]:
     modes = {path: mode for mode, path in _pairs(records, "mode")}
     return {path: (sha, modes.get(path, "")) for sha, path in _pairs(records, "sum")}
+
+
+def _loaded(records: Records) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for service, path, value in (row for row in records.get("loaded", []) if len(row) == 3):
+        found.setdefault(service, {})[path] = value
+    return found
 
 
 def _lock(records: Records) -> Lock | None:

@@ -108,6 +108,8 @@ def row_of(name: str, want: Want, plan: Fleetwide) -> dict[str, Any]:
     detail = want.detail
     if route and route.closed and not detail:
         detail = f"{name} cannot copy by itself: {route.closed}"
+    if want.outdated and not detail:
+        detail = f"{', '.join(want.outdated)} to restart: runs with other files"
     return {
         "machine": name,
         "services": list(want.services),
@@ -120,5 +122,6 @@ def row_of(name: str, want: Want, plan: Fleetwide) -> dict[str, Any]:
         "through_here_bytes": 2 * (want.fetch or 0) if route and route.closed else 0,
         "free_bytes": shelf.free if shelf and want.need.directory else None,
         "left_bytes": want.left,
+        "outdated": list(want.outdated),
         "detail": detail,
     }

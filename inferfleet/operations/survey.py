@@ -19,6 +19,7 @@ from inferfleet.models.stale import Latest, latest, staleness
 from inferfleet.models.transfer.fetch import store_name
 from inferfleet.models.transfer.peer import Holder
 from inferfleet.models.transfer.room import check_space
+from inferfleet.plan.models import outdated
 
 if TYPE_CHECKING:
     from inferfleet.observe.observed import Observed
@@ -34,7 +35,8 @@ class Want:
     verdict: current, missing, partial, stale, unmanaged, unknown (the source cannot be asked),
     stopped (an Ollama that does not run) or no-room. fetch: bytes that must come; 0 when nothing
     has to, None when the source does not say. left: free bytes of the disk after it. detail: what
-    is in the way.
+    is in the way. outdated: services that run with other files than those in place, unless
+    others are to come.
     """
 
     need: ModelNeed
@@ -45,6 +47,7 @@ class Want:
     detail: str = ""
     fetch: int | None = 0
     left: int | None = None
+    outdated: tuple[str, ...] = ()
 
     @property
     def wanting(self) -> bool:
@@ -122,12 +125,16 @@ def survey(
     if any(need.directory for need, _ in wanted):
         shelf = read_shelf(session.host, directory, session.release.root, sudo=session.sudo)
     states = parse_observed(observed.model_lines)
+    due = outdated(session.release, observed, states)
+    keys = {need.service: need.key for need in session.release.models}
     left = shelf.free if shelf else 0
     found: list[Want] = []
     for need, used in wanted:
         want = _want(session, need, used, observed, states, sources)
         if shelf and need.directory:
             want, left = _cost(session.host.name, want, shelf, directory, left)
+        if not want.wanting:
+            want = replace(want, outdated=tuple(s for s in due if keys[s] == need.key))
         found.append(want)
     return Survey(session, observed, shelf, tuple(found))
 

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inferfleet.errors import FleetError
 from inferfleet.events import Event, Listener
+from inferfleet.models.observe import parse_observed
 from inferfleet.models.transfer.fetch import Brought, put_back
 from inferfleet.models.transfer.peer import Holder
 from inferfleet.operations.route import Fleetwide, Route, row_of
 from inferfleet.operations.survey import Survey, Want
 from inferfleet.parallel import on_each
+from inferfleet.plan.models import outdated
 from inferfleet.plan.plan import Goal
 from inferfleet.run.session import FetchProgress
 from inferfleet.run.sharing import Sharing
+
+if TYPE_CHECKING:
+    from inferfleet.models.stamp import Stamp
+    from inferfleet.observe.observed import Observed
+    from inferfleet.run.session import Session
+
+# Steps of a plan that change more than what runs.
+_OTHERS = frozenset({"create", "update", "delete", "link", "unlink"})
 
 
 @dataclass
@@ -25,16 +35,26 @@ class _Done:
     changes: dict[str, dict[str, Any]] = field(default_factory=dict)
     brought: list[tuple[Want, Brought]] = field(default_factory=list)
 
+    def tell(self, want: Want, detail: str, outdated: Sequence[str] = ()) -> None:
+        """What came of the services of a model; outdated: those that run with other files."""
+        row = self.changes.setdefault(_key(want), {})
+        row |= {"detail": detail, "outdated": list(outdated)}
+
 
 def carry_out(
     plan: Fleetwide, addresses: Mapping[str, str], listener: Listener, restart: bool
 ) -> list[dict[str, Any]]:
     """Bring what is missing or stale everywhere; rows as route.rows(), with what came of it.
 
-    One model that fails does not stop the others. restart: services whose files changed and
-    that run; a service that does not get ready with the new files gets the old ones back.
+    One model that fails does not stop the others. restart: services that run with other files
+    than those in place, whoever brought them; a service that does not get ready with files that
+    this run brought gets the old ones back.
     """
-    names = [name for name, s in plan.surveys.items() if any(w.wanting for w in s.wants)]
+    names = [
+        name
+        for name, found in plan.surveys.items()
+        if any(want.wanting or (restart and want.outdated) for want in found.wants)
+    ]
     sharing = Sharing({}, addresses, plan.depot)
 
     def work(name: str) -> dict[str, dict[str, Any]]:
@@ -45,8 +65,7 @@ def carry_out(
                     _bring(plan, sharing, name, want, listener, done)
         finally:
             sharing.leave(name)
-        if restart:
-            _restart(plan.surveys[name], done, listener)
+        _restart(plan.surveys[name], done, listener, restart)
         return done.changes
 
     answers = {answer.machine: answer for answer in on_each(names, work)}
@@ -55,7 +74,7 @@ def carry_out(
         answer = answers.get(name)
         for want in survey.wants:
             row = row_of(name, want, plan)
-            if answer and answer.error and want.wanting:
+            if answer and answer.error and (want.wanting or want.outdated):
                 row |= _failed(answer.error)
             elif answer and answer.value:
                 row |= answer.value.get(_key(want), {})
@@ -98,50 +117,87 @@ def _bring(
         done.brought.append((want, brought))
 
 
-def _restart(found: Survey, done: _Done, listener: Listener) -> None:
-    """Restart the running services whose files changed, and put the old files back on failure."""
-    session, running = found.session, found.observed.units
+def _restart(found: Survey, done: _Done, listener: Listener, restart: bool) -> None:
+    """Restart what runs with other files than those in place, and put the old ones back on
+    failure. Others on the same disk may have brought them, before this run or meanwhile."""
+    session = found.session
+    observed = session.observe()
+    wants = {
+        want.need.key: want
+        for want in found.wants
+        if want.need.source.scheme != "ollama"
+        and done.changes.get(_key(want), {}).get("verdict") != "failed"
+    }
+    stale = outdated(session.release, observed, parse_observed(observed.model_lines))
+    changed = _changed(found, done, observed)
     # Also services that were not chosen, if they read the same files.
     pairs = [
-        (need.service, want)
-        for want, _ in done.brought
+        (need.service, wants[need.key])
         for need in session.release.models
-        if need.key == want.need.key and need.service in running and running[need.service].up
+        if need.key in wants
+        and need.service in observed.units
+        and observed.units[need.service].up
+        and (
+            need.service in stale
+            # What an earlier version started has no note.
+            or (need.key in changed and need.service not in observed.loaded)
+        )
     ]
     services = frozenset(service for service, _ in pairs)
     if not services:
         return
     touched = list({_key(want): want for _, want in pairs}.values())
-    planned = session.plan(Goal(True, services, True))
-    problem = planned.plan.problems[0].what if planned.plan.problems else ""
-    if planned.plan.to != planned.plan.source:
-        problem = "other changes wait for `invoke up`"
+    names = {_key(want): [service for service, other in pairs if other is want] for want in touched}
+    problem = "" if restart else "--no-restart"
+    if not problem:
+        planned = session.plan(Goal(True, services, True))
+        problem = planned.plan.problems[0].what if planned.plan.problems else ""
+        if any(step.action in _OTHERS for step in planned.plan.steps):
+            problem = "other changes wait for `invoke up`"
     if problem:
         for want in touched:
-            done.changes[_key(want)]["detail"] = f"not restarted: {problem}"
+            done.tell(want, f"not restarted: {problem}", names[_key(want)])
         return
     outcome = session.apply(planned, "update-models", listener)
     if outcome.ok:
         for want in touched:
-            names = ", ".join(service for service, other in pairs if other is want)
-            done.changes[_key(want)]["detail"] = f"restarted {names}"
+            done.tell(want, f"restarted {', '.join(names[_key(want)])}")
         return
     for line in outcome.logs:
         listener(Event(session.host.name, "log", line))
+    back = dict.fromkeys(_key(want) for want in touched)
     for want, brought in done.brought:
-        if want not in touched or brought.before is None:
-            continue
-        try:
-            put_back(session.host, want.need, brought.before, sudo=session.sudo)
-        except FleetError as error:
-            detail = f"{outcome.failure}; not put back: {error.line}"
-            done.changes[_key(want)] |= {"verdict": "failed", "detail": detail}
-            continue
-        done.changes[_key(want)] = {
-            "verdict": "failed",
-            "installed": brought.before.revision,
-            "detail": f"put back, because {outcome.failure}",
-        }
+        if want in touched and brought.before is not None:
+            back[_key(want)] = _put_back(session, want, brought.before, done, outcome.failure)
+    for want in touched:
+        if back[_key(want)] is None:
+            done.changes.setdefault(_key(want), {})["verdict"] = "failed"
+            done.tell(want, outcome.failure)
+    if not any(back.values()):
+        return
     again = session.apply(session.plan(Goal(True, services, True)), "update-models", listener)
     if not again.ok:
         listener(Event(session.host.name, "note", f"with the old files: {again.failure}"))
+
+
+def _put_back(session: Session, want: Want, before: Stamp, done: _Done, why: str) -> bool:
+    """Whether the files before are in place again, which the row says."""
+    row = done.changes[_key(want)]
+    row["verdict"] = "failed"
+    try:
+        put_back(session.host, want.need, before, sudo=session.sudo)
+    except FleetError as error:
+        row["detail"] = f"{why}; not put back: {error.line}"
+        return False
+    row |= {"installed": before.revision, "detail": f"put back, because {why}"}
+    return True
+
+
+def _changed(found: Survey, done: _Done, observed: Observed) -> set[str]:
+    """Keys of the models that are others than when this run first looked."""
+    changed = {want.need.key for want, _ in done.brought}
+    for key, state in parse_observed(observed.model_lines).items():
+        old = parse_observed(found.observed.model_lines).get(key)
+        if state.store and old is not None and old.store != state.store:
+            changed.add(key)
+    return changed

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from inferfleet.errors import FleetError
 from inferfleet.models.need import ModelNeed
-from inferfleet.models.observe import ModelState, parse_observed
+from inferfleet.models.observe import parse_observed
 from inferfleet.models.sources.source import source_text
 from inferfleet.observe.observed import Observed
+from inferfleet.plan.models import outdated, renamed, to_fetch
 from inferfleet.plan.obstacles import PortTaken, lock_problems, problems
 from inferfleet.plan.steps import (
     Goal,
@@ -83,11 +84,14 @@ def make_plan(
     files = file_steps(release, observed)
     links = link_steps(release, observed)
     left = left_over(release, observed)
-    units = [*left_steps(left), *unit_steps(release, observed, goal, reasons or {})]
+    states = parse_observed(observed.model_lines)
+    due = outdated(release, observed, states)
+    units = [*left_steps(left), *unit_steps(release, observed, goal, reasons or {}, due)]
     starting = {step.target for step in units if step.action in {"start", "replace"}}
-    fetch = _fetch(release, observed, starting)
+    fetch = to_fetch(release, observed, goal, starting, states)
     recover = _recover(observed)
     new = bool(files) or bool(links) or observed.current == 0
+    new = new or renamed(release, observed, starting)
     top = max((*observed.generations, observed.current), default=0)
     return Plan(
         machine=release.machine,
@@ -95,12 +99,12 @@ def make_plan(
         to=top + 1 if new else observed.current,
         steps=(
             *recover,
-            *(Step("fetch", source_text(need.source), f"for {need.service}") for need in fetch),
+            *(Step("fetch", source_text(need.source), reason) for need, reason in fetch),
             *files,
             *links,
             *units,
         ),
-        fetch=fetch,
+        fetch=tuple(need for need, _ in fetch),
         problems=problems(release, observed, units, forced),
         notes=(
             *_notes(observed),
@@ -163,18 +167,6 @@ def _hidden(release: Release, observed: Observed) -> frozenset[str]:
         or (path in known and known[path][2])
         or path.startswith(("secrets/", "env/"))
     )
-
-
-def _fetch(release: Release, observed: Observed, starting: set[str]) -> tuple[ModelNeed, ...]:
-    states: Mapping[str, ModelState] = parse_observed(observed.model_lines)
-    missing = []
-    for need in release.models:
-        if need.source.scheme in {"path", "ollama"} or need.service not in starting:
-            continue
-        state = states.get(need.key)
-        if state is None or not state.present or (need.aliases and not state.alias_ok):
-            missing.append(need)
-    return tuple(missing)
 
 
 def _notes(observed: Observed) -> tuple[str, ...]:

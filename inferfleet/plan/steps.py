@@ -116,9 +116,17 @@ def left_steps(left: Sequence[tuple[int, Unit]]) -> list[Step]:
 
 
 def unit_steps(
-    release: Release, observed: Observed, goal: Goal, reasons: Mapping[str, str]
+    release: Release,
+    observed: Observed,
+    goal: Goal,
+    reasons: Mapping[str, str],
+    outdated: Mapping[str, str],
 ) -> list[Step]:
-    """What to remove, replace and start, in this order of services."""
+    """What to remove, replace and start, in this order of services.
+
+    reasons: why a service's configuration differs; outdated: services to replace because of their
+    models, and why.
+    """
     steps = []
     old = observed.manifest.units if observed.manifest else {}
     # Whatever was asked for: the new generation does not know it, so nobody would remove it later.
@@ -127,7 +135,8 @@ def unit_steps(
     for service, unit in release.units.items():
         if not goal.wants(service):
             continue
-        step = _unit_step(unit, observed, goal, reasons.get(service, "its configuration changed"))
+        reason = reasons.get(service, "its configuration changed")
+        step = _unit_step(unit, observed, goal, reason, outdated.get(service, ""))
         if step and service in old and moved(old[service], unit) and service in observed.units:
             was = old[service]
             why = f"moves from {was.runtime} {was.name} to {unit.runtime} {unit.name}"
@@ -143,15 +152,17 @@ def moved(old: Unit, new: Unit) -> bool:
     return (old.runtime, old.name) != (new.runtime, new.name)
 
 
-def _unit_step(unit: Unit, observed: Observed, goal: Goal, reason: str) -> Step | None:
+def _unit_step(
+    unit: Unit, observed: Observed, goal: Goal, reason: str, outdated: str
+) -> Step | None:
     found = observed.units.get(unit.service)
     before = observed.manifest.units.get(unit.service) if observed.manifest else None
     chosen = goal.start and (unit.autostart or goal.services is not None)
     if found is not None and found.up:
         if observed.started.get(unit.service) != unit.digest or (before and moved(before, unit)):
             return Step("replace", unit.service, reason)
-        if goal.restart:
-            return Step("replace", unit.service, "was asked to restart")
+        if outdated or goal.restart:
+            return Step("replace", unit.service, outdated or "was asked to restart")
         if found.state == "restarting" and chosen:
             return Step("replace", unit.service, f"does not stay up: {found.detail}")
         return None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import tarfile
 
+from inferfleet.models.watched import watch_lines
 from inferfleet.release.manifest import dump_manifest
 from inferfleet.release.release import File, Release
 
 
 def own_files(release: Release) -> dict[str, File]:
-    """The files inferbase adds for itself: file list, checksums, units, manifest, and a mark
-    that goes when the generation has been seen ready."""
+    """The files inferbase adds for itself: file list, checksums, units, what of their models
+    is noted, manifest, and a mark that goes when the generation has been seen ready."""
     paths = sorted(release.files)
     sums = "".join(f"{release.files[path].sha256}  {path}\n" for path in paths)
     units = "".join(
@@ -23,6 +24,7 @@ def own_files(release: Release) -> dict[str, File]:
         ".files": File("".join(f"{path}\n" for path in paths).encode()),
         ".sha256": File(sums.encode(), mode=0o600),
         ".units": File(units.encode()),
+        ".models": File(watch_lines(release.models).encode()),
         ".unconfirmed": File(b""),
         ".manifest": File(dump_manifest(release).encode(), mode=0o600),
     }

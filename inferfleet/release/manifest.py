@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from inferfleet.errors import FleetError
+from inferfleet.models.watched import watched
 from inferfleet.release.provenance import Provenance, parse
 from inferfleet.release.release import Counters, Probe, Release, Unit
 
@@ -19,7 +20,8 @@ class Manifest:
     """The part of a release that cannot be read back from its files.
 
     files: path -> (sha256, mode, secret); links and units as in Release. by: who applied it and
-    from where, None when nothing says so.
+    from where, None when nothing says so. models: service -> paths by which it is noted what of
+    its model it was started with; without a service where that is not known.
     """
 
     digest: str
@@ -28,6 +30,7 @@ class Manifest:
     links: Mapping[str, str]
     units: Mapping[str, Unit]
     by: Provenance | None = None
+    models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def dump_manifest(release: Release) -> str:
@@ -45,6 +48,7 @@ def dump_manifest(release: Release) -> str:
             },
             "links": dict(sorted(release.links.items())),
             "units": {name: asdict(unit) for name, unit in release.units.items()},
+            "models": {need.service: watched(need) for need in release.models},
         },
         separators=(",", ":"),
     )
@@ -62,7 +66,8 @@ def load_manifest(text: str, place: str) -> Manifest:
         units = {name: _unit(fields) for name, fields in data["units"].items()}
         files = {path: (str(s), int(m), bool(x)) for path, (s, m, x) in data["files"].items()}
         by = parse(data.get("by"))
-        return Manifest(data["digest"], data["root"], files, data["links"], units, by)
+        models = {name: tuple(paths) for name, paths in data.get("models", {}).items()}
+        return Manifest(data["digest"], data["root"], files, data["links"], units, by, models)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FleetError(
             f"{place} is damaged or of another version ({type(error).__name__}: {error})",

@@ -188,7 +188,7 @@ if [ "$size" -gt 0 ]; then
     case $path in */*) set -- "$@" "${path%/*}" ;; esac
   done <.files
   set +f
-  sync .manifest .files .sha256 .units .unconfirmed "$@" 2>/dev/null || sync
+  sync .manifest .files .sha256 .units .models .unconfirmed "$@" 2>/dev/null || sync
   cd /
   step stage
   problem=$(mv -T "$new" "$gens/$to" 2>&1) || die io "$problem"

@@ -80,7 +80,10 @@ done
 
 units_of() {
   for entry in "$state"/started/*; do
-    [ -f "$entry" ] && read -r digest <"$entry" && printf 'started\t%s\t%s\n' "${entry##*/}" "$digest"
+    [ -f "$entry" ] && {
+      read -r digest && printf 'started\t%s\t%s\n' "${entry##*/}" "$digest"
+      while IFS= read -r line; do printf 'loaded\t%s\t%s\n' "${entry##*/}" "$line"; done
+    } <"$entry"
   done
   sh "$1/control" state </dev/null
 }

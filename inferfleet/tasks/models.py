@@ -22,9 +22,9 @@ MODEL = "only this model, by the name of its file or its source; repeatable"
 @verb(
     name="update-models",
     help={
-        "check": "only list what is stale or missing and what it costs; exit 2 if anything is",
+        "check": "only list what is stale, missing or to restart, and its cost; exit 2 if any is",
         "model": MODEL,
-        "restart": "restart running services whose files changed; --no-restart: leave them",
+        "restart": "restart what runs with other files than those in place; --no-restart: leave it",
     },
     iterable=["model"],
 )
@@ -52,7 +52,11 @@ def update_models(
     addresses = {n: run.brief(n).site_address or "" for n in surveys}
     plan = plan_update(surveys, sites, addresses)
     found = rows(plan)
-    waiting = [row for row in found if row["verdict"] in {"missing", "partial", "stale"}]
+    waiting = [
+        row
+        for row in found
+        if row["verdict"] in {"missing", "partial", "stale"} or (restart and row["outdated"])
+    ]
     if not check and waiting:
         columns = [column for column in COLUMNS if column != "latest"]
         say("\n".join(plain_table(for_people(found), columns)), run.redact)

@@ -22,6 +22,30 @@ of_runtime() {
     [ "$(unit_field "$service" runtime)" = "$wanted" ] && echo "$service"
   done
 }
+# What the models of services lead to, a line each: service, path, a link's target or a checksum.
+models_of() {
+  [ ! -f "${0%/*}/.models" ] || while IFS="$tab" read -r service path; do
+    for one in "$@"; do
+      [ "$one" = "$service" ] || continue
+      found=
+      if [ -L "$path" ]; then
+        found=$(readlink "$path")
+      elif [ -r "$path" ] && [ -f "$path" ]; then
+        found=$(sha256sum <"$path")
+        found=${found%% *}
+      fi
+      printf '%s\t%s\t%s\n' "$service" "$path" "$found"
+    done
+  done <"${0%/*}/.models"
+}
+# started_with SERVICE MODELS: its digest, then its lines of MODELS; in one write, so that what is
+# cut off here is no record.
+started_with() {
+  lines=$(printf '%s\n' "$2" | while IFS= read -r line; do
+    case $line in "$1$tab"*) printf '\n%s' "${line#*"$tab"}" ;; esac
+  done)
+  printf '%s%s\n' "$(unit_field "$1" digest)" "$lines"
+}
 act() {
   verb=$1
   shift
@@ -30,6 +54,7 @@ act() {
     [ -n "$(unit_field "$one" runtime)" ] || { echo "no service $one here" >&2; return 64; }
   done
   mkdir -p "$state/started"
+  tab=$(printf '\t')
 {% if drop_caches %}
   # CPU and GPU share one memory here, and CUDA does not count what the page cache would give back.
   case $verb in
@@ -43,9 +68,12 @@ act() {
     for one in $chosen; do
       case $verb in start | replace | remove) rm -f "$state/started/$one" ;; esac
     done
+    # Looked at before, so that nothing that changes while it starts is missed.
+    models=
+    case $verb in start | replace) models=$(models_of $chosen) ;; esac
     "${runtime}_$verb" $chosen || return 1
     for one in $chosen; do
-      case $verb in start | replace) unit_field "$one" digest >"$state/started/$one" ;; esac
+      case $verb in start | replace) started_with "$one" "$models" >"$state/started/$one" ;; esac
     done
   done
 }

@@ -175,8 +175,8 @@ def test_archive_is_the_same_bytes_and_holds_modes() -> None:
     with tarfile.open(fileobj=io.BytesIO(pack(one))) as archive:
         entries = {entry.name: entry for entry in archive}
     assert set(entries) == {
-        ".", ".files", ".manifest", ".sha256", ".unconfirmed", ".units", "compose.yaml", "env",
-        "env/a.env",
+        ".", ".files", ".manifest", ".models", ".sha256", ".unconfirmed", ".units",
+        "compose.yaml", "env", "env/a.env",
     }  # fmt: skip
     assert entries["env/a.env"].mode == 0o600
     assert entries[".manifest"].mode == 0o600

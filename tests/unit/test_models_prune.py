@@ -73,16 +73,18 @@ def test_files_that_cannot_be_put_back_are_said_to_be_gone(monkeypatch: pytest.M
     need = ModelNeed("s", "k", Source("hf", "x/one"), "/m/hf/x/one", "", models_dir="/m")
     want = Want(need, ("s",), None, None, "stale")
     outcomes = iter([SimpleNamespace(ok=False, logs=(), failure="s does not get ready")] * 2)
-    planned: Any = SimpleNamespace(plan=SimpleNamespace(problems=(), to=1, source=1))
+    planned: Any = SimpleNamespace(plan=SimpleNamespace(problems=(), steps=()))
+    unit = SimpleNamespace(up=True)
+    observed: Any = SimpleNamespace(units={"s": unit}, loaded={}, manifest=None, model_lines=())
     session: Any = SimpleNamespace(
         host=LocalHost("m1"),
         sudo=False,
         secrets={},
         release=SimpleNamespace(models=(need,), root="/r"),
+        observe=lambda: observed,
         plan=lambda goal: planned,
         apply=lambda *_: next(outcomes),
     )
-    observed: Any = SimpleNamespace(units={"s": SimpleNamespace(up=True)})
     old = Stamp("hf:x/one", "r1", ".one@a", (), "")
     brought = Brought(True, Stamp("hf:x/one", "r2", ".one@b", (), ""), old)
 

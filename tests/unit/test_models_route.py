@@ -69,6 +69,7 @@ def test_a_row_has_every_figure() -> None:
         "free_bytes": 100,
         "left_bytes": 50,
         "detail": "b cannot copy by itself: one of the two is this machine",
+        "outdated": [],
     }
 
 

@@ -31,6 +31,12 @@ def test_whole() -> None:
     assert (seen.lock, seen.journal, seen.origin, seen.damage) == (None, None, None, ())
 
 
+def test_what_services_were_started_with() -> None:
+    rows = [["loaded", "a", "/m/x", ".x@1"], ["loaded", "a", "/m/c/p.txt", ""], ["loaded", "b"]]
+    seen = parse_observed(text([*rows, ["end"]]), ROOT)
+    assert seen.loaded == {"a": {"/m/x": ".x@1", "/m/c/p.txt": ""}}
+
+
 @pytest.mark.parametrize("cut", [0, 1, 40, 400, -4])
 def test_cut_short(cut: int) -> None:
     with pytest.raises(FleetError, match="cut short"):
