@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from inferfleet.schema.model import DeclaredModel
 
 _FILE_SUFFIXES = (".gguf", ".safetensors", ".bin")
+_COMMIT = re.compile("[0-9a-f]{40}")
 _RESERVED = (["hf"], ["https"], ["file"], ["pypi"])
 
 
@@ -69,8 +70,11 @@ def model_need(
 
 
 def pinned(need: ModelNeed) -> bool:
-    """True when the user fixed what the model is, so that nothing newer can exist."""
-    return bool(need.source.revision or need.sha256)
+    """True when the user fixed what the model is, so that nothing newer can exist: by a whole
+    commit of the hub, whose branches and tags move; by a wheel's version; by a checksum."""
+    source = need.source
+    fixed = _COMMIT.fullmatch(source.revision) if source.scheme == "hf" else source.revision
+    return bool(fixed or need.sha256)
 
 
 def single_file(source: Source) -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
+from inferfleet.errors import FleetError
 from inferfleet.hosts.host import Host
 from inferfleet.models.alias import remove_alias
 from inferfleet.models.need import ModelNeed, Source
 from inferfleet.models.shelf import Shelf
+from inferfleet.models.sources.source import parse_source
 from inferfleet.models.transfer.store import open_store
 
 META = ".inferbase"
@@ -95,6 +97,30 @@ def prune(
     return ""
 
 
+def about(removal: Removal, asked: ModelNeed) -> bool:
+    """Whether something is of the model that was asked for: at every revision, unless the user
+    wrote one in a source. asked: of a model file, by its name, or of a source alone."""
+    if asked.source.scheme != "hf":
+        return removal.directory == asked.directory
+    place, wanted = removal.directory.rpartition("/"), asked.directory.rpartition("/")
+    # REVISION, and behind a plus which files of the repository; see needs.model_need.
+    same = place[0] == wanted[0] and place[2].partition("+")[2] == wanted[2].partition("+")[2]
+    if asked.declared:
+        return same
+    revision = asked.source.revision
+    if revision and revision not in {removal.revision, place[2].partition("+")[0]}:
+        return False
+    return same or _source(removal) == replace(asked.source, revision="")
+
+
+def _source(removal: Removal) -> Source | None:
+    """What was fetched, without its revision; None where no record tells."""
+    try:
+        return replace(parse_source(removal.model, None), revision="")
+    except FleetError:
+        return None
+
+
 def _store(
     shelf: Shelf, store: str, named: set[str], directory: str, all_generations: bool
 ) -> Removal | None:
@@ -128,12 +154,10 @@ def _kept(shelf: Shelf, link: str, name: str, what: str, all_generations: bool) 
         return "in huge pages (models.unpin)"
     if name in shelf.held:
         return "a process reads it"
-    # Which model a run fetches cannot be told from the names of the directories.
-    if what != "unused" and shelf.busy:
-        return BUSY
     if what == "unused":
         return _generation(shelf, link, all_generations)
-    return ""
+    # Which model a run fetches cannot be told from the names of the directories.
+    return BUSY if shelf.busy else _elsewhere(shelf)
 
 
 def _generation(shelf: Shelf, place: str, all_generations: bool) -> str:
@@ -142,9 +166,13 @@ def _generation(shelf: Shelf, place: str, all_generations: bool) -> str:
             return f"generation {use.generation} of {use.root} runs with it"
         if not all_generations:
             return f"generation {use.generation} of {use.root} uses it"
-    if shelf.elsewhere:
-        return f"{', '.join(shelf.elsewhere)} uses this disk, too"
-    return ""
+    return _elsewhere(shelf)
+
+
+def _elsewhere(shelf: Shelf) -> str:
+    """What machines and roots use, whose processes and generations cannot be seen from here,
+    may be anything: an engine there reads an old revision until it is started again."""
+    return f"{', '.join(shelf.elsewhere)} uses this disk, too" if shelf.elsewhere else ""
 
 
 def _alias(shelf: Shelf, alias: str, directory: str, all_generations: bool) -> Removal:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from inferfleet.errors import FleetError
 from inferfleet.hosts.host import Host
@@ -43,7 +43,8 @@ class Shelf:
     name. aliases: directory -> the model's directory. elsewhere: machines that use the same
     disk, and roots whose generations cannot be read. held: names of stores that a process reads;
     pages: that have files in huge pages. paths: KiB by path, of models that are not ours. busy:
-    keys of models that a run is at work on.
+    keys of models that a run is at work on. here: what the machine calls itself, as elsewhere
+    would have it.
     """
 
     free: int
@@ -58,6 +59,25 @@ class Shelf:
     pages: frozenset[str] = frozenset()
     paths: Mapping[str, int] = field(default_factory=dict)
     busy: frozenset[str] = frozenset()
+    here: str = ""
+
+    def same_disk(self, other: Shelf) -> bool:
+        """Whether both machines see the very same files here."""
+        return bool(self.stores) and self.stores == other.stores
+
+    def joined(self, others: Sequence[Shelf]) -> Shelf:
+        """This shelf, with what other machines that see the same disk know of its users; what
+        these use is no longer unknown."""
+        every = (self, *others)
+        seen = {shelf.here for shelf in every}
+        return replace(
+            self,
+            uses=tuple(dict.fromkeys(use for shelf in every for use in shelf.uses)),
+            elsewhere=tuple(sorted({e for shelf in every for e in shelf.elsewhere} - seen)),
+            held=frozenset().union(*(shelf.held for shelf in every)),
+            pages=frozenset().union(*(shelf.pages for shelf in every)),
+            busy=frozenset().union(*(shelf.busy for shelf in every)),
+        )
 
     def record(self, store: str) -> tuple[str, Stamp] | None:
         """(name, record) of the revision in a store; the one in force comes first."""
@@ -82,10 +102,10 @@ class Shelf:
     def to_fetch(self, contents: Contents, directory: str, store: str) -> int | None:
         """Bytes that must come to have these files; None where the source tells no size.
 
-        directory and store: where they will lie; files with a known checksum that lie in any
-        whole revision are linked, and what an interrupted run left is used.
+        directory and store: where they will lie; files with a known checksum that still lie in
+        a revision on record are linked, and what an interrupted run left is used.
         """
-        have = {file.sha256 for stamp in self.stamps.values() for file in stamp.files}
+        have = self._checksums()
         place = f"{directory.rpartition('/')[0]}/{store}"
         sizes = {file.path: file.size for file in self.stores.get(place, ())}
         total = 0
@@ -97,6 +117,20 @@ class Shelf:
             there = sizes.get(file.path) or sizes.get(f"{file.path}.part", 0)
             total += max(0, file.size - there)
         return total
+
+    def _checksums(self) -> set[str]:
+        """Of all files on record that are there as long as they should be."""
+        there = {
+            (place.rpartition("/")[2], file.path): file.size
+            for place, files in self.stores.items()
+            for file in files
+        }
+        return {
+            file.sha256
+            for stamp in self.stamps.values()
+            for file in stamp.files
+            if there.get((stamp.store, file.path)) == file.size
+        }
 
 
 def read_shelf(
@@ -145,6 +179,7 @@ def parse_shelf(text: str) -> Shelf:
         pages=frozenset(f[0].strip("/") for f in all_of("pages", 1)),
         paths={f[0]: int(f[1]) for f in all_of("path", 2) if f[1].isdigit()},
         busy=frozenset(f[0] for f in all_of("lock", 1)),
+        here=(all_of("here", 1) or [[""]])[0][0],
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from inferfleet.models.sources.source import source_text
@@ -44,7 +44,8 @@ class Fleetwide:
 def plan_update(
     surveys: Mapping[str, Survey], sites: Mapping[str, str], addresses: Mapping[str, str]
 ) -> Fleetwide:
-    """Decide who fetches and who copies; machines that are to copy try the way there.
+    """Decide who fetches and who copies; machines that are to copy try the way there. What is
+    wanting where neither the source can be asked nor a machine of the site has it is unknown.
 
     sites: machine -> site; addresses: machine -> its address for its site, "" for the usual.
     """
@@ -57,22 +58,33 @@ def plan_update(
                 depot.stock(name, want.need.key, holder)
                 first.setdefault((sites[name], want.need.key), name)
     tasks: dict[tuple[str, str], str] = {}
-    for name, found in surveys.items():
-        for want in found.wants:
-            if not want.wanting or not want.need.directory:
-                continue
-            key = want.need.key
-            origin = first.setdefault((sites[name], key), name) if name in sites else name
-            tasks[name, key] = "" if origin == name else origin
-            if origin == name:
-                depot.appoint(name, key)
+    wanting = [(name, w) for name, s in surveys.items() for w in s.wants if w.wanting]
+    for name, want in sorted(wanting, key=lambda found: not found[1].asked):
+        key = want.need.key
+        if not want.need.directory or not (want.asked or (sites.get(name, ""), key) in first):
+            continue
+        origin = first.setdefault((sites[name], key), name) if name in sites else name
+        tasks[name, key] = "" if origin == name else origin
+        if origin == name:
+            depot.appoint(name, key)
     ways = {(name, origin) for (name, _), origin in tasks.items() if origin}
     closed = _closed(surveys, addresses, sorted(ways))
     routes = {
         (name, key): Route(origin, closed.get((name, origin), ""))
         for (name, key), origin in tasks.items()
     }
-    return Fleetwide(surveys, routes, depot)
+    return Fleetwide({n: _known(n, s, routes) for n, s in surveys.items()}, routes, depot)
+
+
+def _known(name: str, found: Survey, routes: Mapping[tuple[str, str], Route]) -> Survey:
+    """The survey, where what nobody can give counts as unknown."""
+    wants = tuple(
+        replace(want, verdict="unknown", fetch=0)
+        if want.wanting and not want.asked and (name, want.need.key) not in routes
+        else want
+        for want in found.wants
+    )
+    return replace(found, wants=wants)
 
 
 def _closed(

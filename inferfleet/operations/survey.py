@@ -17,8 +17,10 @@ from inferfleet.models.sources.source import source_text
 from inferfleet.models.sources.sources import token_of
 from inferfleet.models.stale import Latest, latest, staleness
 from inferfleet.models.transfer.fetch import store_name
+from inferfleet.models.transfer.kept import kept_contents
 from inferfleet.models.transfer.peer import Holder
 from inferfleet.models.transfer.room import check_space
+from inferfleet.models.transfer.store import Kept
 from inferfleet.plan.models import outdated
 
 if TYPE_CHECKING:
@@ -35,8 +37,9 @@ class Want:
     verdict: current, missing, partial, stale, unmanaged, unknown (the source cannot be asked),
     stopped (an Ollama that does not run) or no-room. fetch: bytes that must come; 0 when nothing
     has to, None when the source does not say. left: free bytes of the disk after it. detail: what
-    is in the way. outdated: services that run with other files than those in place, unless
-    others are to come.
+    is in the way. asked: False where the source should have been asked and could not be, so that
+    only another machine can give what is wanting. outdated: services that run with other files
+    than those in place, unless others are to come.
     """
 
     need: ModelNeed
@@ -47,6 +50,7 @@ class Want:
     detail: str = ""
     fetch: int | None = 0
     left: int | None = None
+    asked: bool = True
     outdated: tuple[str, ...] = ()
 
     @property
@@ -130,7 +134,7 @@ def survey(
     left = shelf.free if shelf else 0
     found: list[Want] = []
     for need, used in wanted:
-        want = _want(session, need, used, observed, states, sources)
+        want = _want(session, need, used, observed, states, sources, shelf)
         if shelf and need.directory:
             want, left = _cost(session.host.name, want, shelf, directory, left)
         if not want.wanting:
@@ -171,6 +175,7 @@ def _want(
     observed: Observed,
     states: Mapping[str, ModelState],
     sources: Sources,
+    shelf: Shelf | None,
 ) -> Want:
     stopped = need.source.scheme == "ollama" and not _runs(need, observed)
     if stopped:
@@ -182,16 +187,29 @@ def _want(
     try:
         state = _state(session, need, states)
         if not (pinned(need) and staleness(need, state, None) == "current"):
-            newest = sources.latest(need, session.secrets)
+            newest = _kept(need, shelf) or sources.latest(need, session.secrets)
     except FleetError as error:
-        detail = error.what + (f"; {error.hint}" if error.hint else "")
+        detail = error.line
     verdict: str = staleness(need, state, newest)
     if detail and verdict == "current":
         verdict = "unknown"
-    want = Want(need, services, state, newest, verdict, detail)
+    # Ollama asks its registry by itself, and may reach it where this machine cannot.
+    asked = not detail or need.source.scheme == "ollama"
+    want = Want(need, services, state, newest, verdict, detail, asked=asked)
     if want.wanting:
         want = replace(want, fetch=newest.bytes if newest else None)
     return want
+
+
+def _kept(need: ModelNeed, shelf: Shelf | None) -> Latest | None:
+    """A pinned revision that the machine has kept whole, for which no source is asked."""
+    if shelf is None:
+        return None
+    records = [Kept(name, "", stamp) for name, stamp in shelf.stamps.items()]
+    found = kept_contents(records, need)
+    if found is None or shelf.to_fetch(found, "", ""):
+        return None
+    return Latest(found.revision, found.bytes, found)
 
 
 def _runs(need: ModelNeed, observed: Observed) -> bool:

@@ -83,7 +83,7 @@ def carry_out(
 
 
 def _failed(error: FleetError) -> dict[str, Any]:
-    return {"verdict": "failed", "detail": error.what, "hint": error.hint}
+    return {"verdict": "failed", "detail": error.what, "hint": error.hint, "code": error.code}
 
 
 def _key(want: Want) -> str:

@@ -12,6 +12,7 @@ names=$(mktemp) && found=$(mktemp) || exit 1
 trap 'rm -f "$names" "$found"' EXIT
 
 here=$(uname -n)
+printf 'here\t%s\n' "$here"
 boot=$(cat /proc/sys/kernel/random/boot_id 2>/dev/null || echo -)
 # Whether the owner written in a lock may still run; store.sh writes them.
 alive() {

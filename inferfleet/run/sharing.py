@@ -9,6 +9,8 @@ from inferfleet.errors import LOCKED, FleetError
 from inferfleet.models.observe import fits, parse_observed
 from inferfleet.models.transfer.depot import Depot
 from inferfleet.models.transfer.fetch import Brought, bring
+from inferfleet.models.transfer.talk import LockedError
+from inferfleet.run.turns import Turns
 
 if TYPE_CHECKING:
     from inferfleet.models.need import ModelNeed
@@ -33,6 +35,7 @@ class Sharing:
         depot: Depot | None = None,
     ) -> None:
         self._depot, self._addresses = depot or Depot(sites), addresses
+        self._turns = Turns()
 
     def offer(self, session: Session, observed: Observed) -> None:
         """What this machine has whole may be copied from now on."""
@@ -54,7 +57,8 @@ class Sharing:
         closed: Callable[[Holder], str] = lambda _: "",
     ) -> Brought:
         """As fetch.bring, but from a machine of the site that has the model, or waits for one
-        that is fetching it; a copy that fails falls back to the next machine, or the source.
+        that is fetching it; a copy that fails falls back to the next machine, or the source. A
+        lock that another machine of this run holds, on a disk that both see, is waited for.
         closed: why the two cannot copy directly, where that is known."""
         machine, bad, done = session.host.name, set[str](), False
         try:
@@ -62,12 +66,9 @@ class Sharing:
                 holder = self._depot.holder(
                     machine, need.key, lambda other: progress.note(f"waits for {other}"), bad
                 )
-                supply = _copy(holder, session, progress, closed(holder)) if holder else None
+                why = closed(holder) if holder else ""
                 try:
-                    brought = bring(
-                        session.host, need, progress=progress, secrets=session.secrets,
-                        update=update, sudo=session.sudo, root=session.release.root, supply=supply,
-                    )  # fmt: skip
+                    brought = self._bring(session, need, progress, update, holder, why)
                     done = True
                 except FleetError as error:
                     if holder is None or error.code == LOCKED:
@@ -79,6 +80,32 @@ class Sharing:
                 self._depot.give_up(machine, need.key)
         self._stock(session, need, brought)
         return brought
+
+    def _bring(
+        self,
+        session: Session,
+        need: ModelNeed,
+        progress: Progress,
+        update: bool,
+        holder: Holder | None,
+        closed: str,
+    ) -> Brought:
+        supply = _copy(holder, session, progress, closed) if holder else None
+        with self._turns.turn(session.host.name, need.key) as turn:
+            while True:
+                try:
+                    return bring(
+                        session.host, need, progress=progress, secrets=session.secrets,
+                        update=update, sudo=session.sudo, root=session.release.root, supply=supply,
+                        like=holder.stamp.store if holder else "",
+                        taken=lambda owner: self._turns.taken(turn, owner),
+                    )  # fmt: skip
+                except LockedError as error:
+                    if not self._turns.wait(
+                        turn, need.key, error.owner,
+                        lambda other: progress.note(f"waits for {other}, at the same disk"),
+                    ):  # fmt: skip
+                        raise
 
     def leave(self, machine: str) -> None:
         """The machine brings nothing more."""

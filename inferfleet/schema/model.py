@@ -57,7 +57,9 @@ class DeclaredModel(Model):
         "the machine."
     )
     revision: Revision | None = Field(
-        default=None, description="Branch, tag or commit of an hf: repository, if not in source."
+        default=None,
+        description="Branch, tag or commit of an hf: repository, if not in source; only a commit, "
+        "with all its digits, stays what it is.",
     )
     files: list[Text] | None = Field(
         default=None, description="Which files of an hf: repository, as glob patterns."

@@ -11,6 +11,8 @@ from inferfleet.errors import CHANGES, FAILED, OK, USAGE, FleetError
 from inferfleet.tasks.edge import overlay, report, verb
 
 if TYPE_CHECKING:
+    from inferfleet.models.need import ModelNeed
+    from inferfleet.models.prune import Removal
     from inferfleet.operations.survey import Survey
     from inferfleet.parallel import Answer
     from inferfleet.run.run import Run
@@ -69,9 +71,10 @@ def update_models(
 
         found = carry_out(plan, addresses, Reporter(run.redact), restart)
     show_rows(run, found, COLUMNS, format)
-    verdicts = {row["verdict"] for row in found}
-    if any_failed(run, answers) or verdicts & {"failed", "unknown", "no-room"}:
-        return FAILED
+    bad = [row for row in found if row["verdict"] in {"failed", "unknown", "no-room"}]
+    if any_failed(run, answers) or bad:
+        errors = [answer.error.code for answer in answers if answer.error]
+        return same_code(errors + [row.get("code", FAILED) for row in bad])
     return CHANGES if check and waiting else OK
 
 
@@ -112,8 +115,49 @@ def chosen_models(run: Run, models: Sequence[str]) -> frozenset[str]:
     return frozenset(models)
 
 
+def known_models(
+    run: Run, needs: Mapping[str, Sequence[ModelNeed]], asked: frozenset[str]
+) -> frozenset[str]:
+    """The model files and the sources of services. Whether there is something of another source
+    only the disks can tell; raises FleetError (code USAGE) where --model cannot be a source."""
+    from inferfleet.models.sources.source import source_text
+
+    sources = {source_text(need.source) for found in needs.values() for need in found}
+    known = frozenset(run.fleet.models) | sources
+    for text in asked:
+        if text not in known and not {"/", ":"} & set(text):
+            raise nobody_has(text, known)
+    return known
+
+
+def asked_model(run: Run, text: str, directory: str) -> ModelNeed | None:
+    """What --model means on one machine; None for a text that is no source."""
+    from inferfleet.models.needs import model_need
+
+    try:
+        return model_need("", text, "hf", directory, run.fleet.models)
+    except FleetError:
+        return None
+
+
+def concerns(removal: Removal, text: str, asked: ModelNeed | None) -> bool:
+    """Whether something that could go is what --model names."""
+    from inferfleet.models.prune import about
+
+    return removal.model == text or (asked is not None and about(removal, asked))
+
+
+def nobody_has(text: str, known: frozenset[str]) -> FleetError:
+    """The error for a --model that means nothing here."""
+    from inferfleet.names import name_hint
+
+    what = f"--model {text}: there is no such model file, and nothing of it on these machines"
+    return FleetError(what, name_hint(text, known, "models"), code=USAGE)
+
+
 def for_people(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with sizes and revisions as people read them."""
+    """The rows with sizes as people read them; what an update compares is cut, but never a
+    revision that stands alone: it is what a model file may be pinned to."""
     from inferfleet.models.transfer.room import size
 
     found = []
@@ -123,7 +167,7 @@ def for_people(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             if key == "bytes" or key.endswith("_bytes"):
                 name = key.removesuffix("_bytes") if key != "bytes" else "size"
                 shown[name] = None if count is None else size(count)
-        for key in ("revision", "installed", "latest"):
+        for key in ("installed", "latest"):
             text = shown.get(key)
             if isinstance(text, str) and len(text) == 40:
                 shown[key] = text[:12]
@@ -145,6 +189,11 @@ def show_rows(
     shown = rows if form == "json" else for_people(rows)
     more = [key for key in ("hint",) if any(row.get(key) for row in rows)]
     output([hidden(row, run.redact) for row in shown], [*columns, *more], form, empty)
+
+
+def same_code(codes: Sequence[int]) -> int:
+    """One exit code for what failed: its own if all of it has the same, else 1."""
+    return codes[0] if len(set(codes)) == 1 else FAILED
 
 
 def any_failed(run: Run, answers: Sequence[Answer[Any]]) -> bool:

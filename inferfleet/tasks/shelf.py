@@ -14,14 +14,20 @@ from inferfleet.tasks.edge import overlay, report, verb
 from inferfleet.tasks.models import (
     MODEL,
     any_failed,
+    asked_model,
     chosen_models,
+    concerns,
     for_people,
+    known_models,
+    nobody_has,
     on_machines,
+    same_code,
     show_rows,
 )
 
 if TYPE_CHECKING:
     from inferfleet.models.prune import Removal
+    from inferfleet.models.shelf import Shelf
     from inferfleet.run.run import Run
     from inferfleet.run.session import Session
 
@@ -124,27 +130,50 @@ def prune(
     run = Run(overlay(c), host or (), group or ())
     needs = _everywhere(run)
     wanted = frozenset(model or ())
+    known = known_models(run, needs, wanted)
 
-    def look(session: Session, directory: str, held: str) -> list[Removal]:
-        shelf = read_shelf(session.host, directory, session.release.root, sudo=session.sudo)
+    def read(session: Session) -> Shelf:
+        models = run.brief(session.host.name).models
+        return read_shelf(session.host, models, session.release.root, sudo=session.sudo)
+
+    def work(name: str) -> tuple[Session, Shelf]:
+        session = run.session(name, lenient=True)
+        return session, read(session)
+
+    answers = on_machines(run, work)
+    sessions = {a.machine: a.value[0] for a in answers if a.value}
+    disks = _disks(run, {a.machine: a.value[1] for a in answers if a.value})
+
+    def look(name: str, held: str, first: bool = False) -> list[Removal]:
+        shelves = disks[name] if first else {n: read(sessions[n]) for n in disks[name]}
+        directory = run.brief(name).models
         return removals(
-            shelf,
+            shelves[name].joined([shelf for n, shelf in shelves.items() if n != name]),
             needs.get(directory, ()),
             directory,
             all_generations=all_generations,
             held=held,
         )
 
-    def work(name: str) -> list[Removal]:
-        found = look(run.session(name, lenient=True), run.brief(name).models, "")
-        return [r for r in found if not wanted or r.model in wanted]
-
-    answers = on_machines(run, work)
+    plans, matched = {}, set[str]()
+    for name in disks:
+        found = look(name, "", first=True)
+        if wanted:
+            directory = run.brief(name).models
+            asked = {text: asked_model(run, text, directory) for text in wanted}
+            chosen = {text: [r for r in found if concerns(r, text, n)] for text, n in asked.items()}
+            matched |= {text for text, rows in chosen.items() if rows}
+            found = [r for r in found if any(r in rows for rows in chosen.values())]
+        if found:
+            plans[name] = found
+    strange = sorted(wanted - known - matched)
+    if strange and not any(answer.error for answer in answers):
+        raise nobody_has(strange[0], known)
     columns = ["machine", "what", "model", "revision", "place", "frees", "result", "detail"]
-    plans = {a.machine: a.value for a in answers if a.value}
     going = {n: [r for r in found if not r.keep] for n, found in plans.items()}
     going = {n: found for n, found in going.items() if found}
     results: dict[tuple[str, str], tuple[str, str]] = {}
+    codes: list[int] = []
     if going and not check:
         lines = _removal_rows(plans, {}, "goes")
         say("\n".join(plain_table(for_people(lines), columns)), run.redact)
@@ -152,19 +181,19 @@ def prune(
             report(FleetError("nothing was changed", hint="answer y, or give --yes"))
             return FAILED
         for name, found in going.items():
-            session, directory = run.session(name, lenient=True), run.brief(name).models
-            again = partial(look, session, directory)
+            session, directory = sessions[name], run.brief(name).models
+            again = partial(look, name)
             for removal in found:
                 try:
                     stays = remove(session.host, directory, removal, again, sudo=session.sudo)
                     results[name, removal.place] = ("stays" if stays else "removed", stays)
                 except FleetError as error:
                     results[name, removal.place] = ("failed", error.line)
+                    codes.append(error.code)
     rows = _removal_rows(plans, results, "goes")
     show_rows(run, rows, columns, format, "nothing to remove")
-    failed = any(result == "failed" for result, _ in results.values())
-    if any_failed(run, answers) or failed:
-        return FAILED
+    if any_failed(run, answers) or codes:
+        return same_code([*codes, *(a.error.code for a in answers if a.error)])
     return CHANGES if check and going else OK
 
 
@@ -188,6 +217,23 @@ def _removal_rows(
                 "frees_bytes": removal.frees, "result": result, "detail": detail,
             })  # fmt: skip
     return rows
+
+
+def _disks(run: Run, shelves: Mapping[str, Shelf]) -> dict[str, dict[str, Shelf]]:
+    """Each disk under the first of the machines that see it, with the shelves of all of them."""
+    found: dict[str, dict[str, Shelf]] = {}
+    for name, shelf in shelves.items():
+        first = next(
+            (
+                other
+                for other in found
+                if run.brief(other).models == run.brief(name).models
+                and shelf.same_disk(shelves[other])
+            ),
+            name,
+        )
+        found.setdefault(first, {})[name] = shelf
+    return found
 
 
 def _everywhere(run: Run) -> dict[str, list[Any]]:

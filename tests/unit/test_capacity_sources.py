@@ -90,10 +90,11 @@ def test_without_the_hub(server: Server) -> None:
     server.close()
     again = from_source(need(f"hf:{qwen_files.NAME}"), {})
     assert again.shape == first.shape
-    assert again.where.startswith("as read before: the hub ")
+    assert again.where.startswith("as read before: ")
+    assert "the hub " in again.where
     other = from_source(need("hf:org/other"), {})
     assert other.shape is None
-    assert "cannot be reached" in other.why
+    assert "the hub " in other.why
 
 
 def test_damaged_metadata(server: Server) -> None:

@@ -268,7 +268,7 @@ def test_what_is_not_known(ask: Task) -> None:
     assert code == 0
     assert found["services"][0]["fits"] is None
     assert found["services"][0]["kind"] == "llama-cpp"
-    assert "it answers HTTP 404" in found["services"][0]["model_unknown"]
+    assert "(HTTP 404)" in found["services"][0]["model_unknown"]
     code, here = ask.data()
     assert code == 0
     assert here["source"] == "as the machine says now"

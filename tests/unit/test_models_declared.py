@@ -49,7 +49,7 @@ def test_a_service_names_a_declared_model(tmp_path: Path) -> None:
     assert (plain.declared, plain.title, plain.served_name) == ("tiny", "tiny", "smol")
     assert plain.files == ("*.json", "m.bin")
     assert plain.checksums == {"m.bin": HEX}
-    assert pinned(plain)
+    assert not pinned(plain)  # a tag moves
     own = {"system_prompt.txt": "Be kind", "model_info.json": "{}"}
     assert plain.aliases == talk.aliases
     assert plain.aliases == {"/models/team/chat": own, "/models/team/other": {}}

@@ -155,6 +155,47 @@ def test_unfinished_files_stay_while_they_may_be_gone_on_with() -> None:
     assert words(removals(half, [], "/m")) == [("unfinished", "", "", 5)]
 
 
+def test_what_another_machine_may_read_stays() -> None:
+    files = {**TWO["files"], f"hf/x/{store('half', 'c')}": [OnDisk(4, 1, 5, "f0.part")]}
+    stamps, aliases = TWO["stamps"], {"team/old": "hf/x/main"}
+    seen = parse_shelf("disk\t1\t2\nelsewhere\tm2\t/opt/a\nend\n").elsewhere
+    shared = disk(links=TWO["links"], files=files, stamps=stamps, aliases=aliases, elsewhere=seen)
+    rows = removals(shared, [], "/m", all_generations=True)
+    uses = "m2 uses this disk, too"
+    assert {r.what: r.keep for r in rows} == dict.fromkeys(
+        ("old", "unfinished", "unused", "alias"), uses
+    )
+    assert {r.frees for r in rows} == {0}
+
+
+def test_machines_of_one_disk_say_what_they_use() -> None:
+    def seen_by(host: str, *lines: str) -> Shelf:
+        found = parse_shelf("\n".join(["disk\t1\t2", f"here\t{host}", *lines, "end\n"]))
+        return disk(**TWO, uses=found.uses, elsewhere=found.elsewhere, held=found.held,
+                    busy=found.busy, here=found.here)  # fmt: skip
+
+    def kept(*others: Shelf) -> dict[str, str]:
+        rows = removals(one.joined(others), [], "/m", all_generations=True)
+        return {r.what: r.keep for r in rows}
+
+    one = seen_by("m1", "elsewhere\tm2\t/opt/a", "elsewhere\tm3\t/opt/a")
+    two = seen_by("m2", "elsewhere\tm1\t/opt/a", "elsewhere\tm3\t/opt/a")
+    three = seen_by("m3", f"held\t/{A}/", "use\t/opt/a\t5 current\t/hf/x/main", "lock\tk")
+    assert one.same_disk(two)
+    assert kept() == dict.fromkeys(("old", "unused"), "m2, m3 uses this disk, too")
+    assert kept(two) == dict.fromkeys(("old", "unused"), "m3 uses this disk, too")
+    runs = "generation 5 of /opt/a runs with it"
+    assert kept(two, three) == {"old": "a process reads it", "unused": runs}
+    assert one.joined([two, three]).busy == {"k"}
+    # Only one that can be read is known.
+    unread = seen_by("m3", "elsewhere\t/opt/b (cannot be read)")
+    assert kept(two, unread) == dict.fromkeys(
+        ("old", "unused"), "/opt/b (cannot be read) uses this disk, too"
+    )
+    empty = disk(links={}, files={}, stamps={})
+    assert not empty.same_disk(empty)
+
+
 def test_while_any_run_fetches_only_unused_models_go() -> None:
     files = {**TWO["files"], f"hf/x/{store('half', 'c')}": [OnDisk(4, 1, 5, "f0.part")]}
     stamps, aliases = TWO["stamps"], {"team/old": "hf/x/main"}
@@ -181,10 +222,27 @@ def test_bytes_to_fetch() -> None:
         WantedFile("half", web, 50, "8"),
     )
     files_there = {f"hf/x/{store('main', 'c')}": [OnDisk(9, 1, 20, "half.part")]}
+    files_there |= TWO["files"]
     found = disk(links={}, files=files_there, stamps=TWO["stamps"])
     place = ("hf/x/main", store("main", "c"))
     assert found.to_fetch(Contents("c", files), *place) == 130
     assert found.to_fetch(Contents("c", (WantedFile("x", web),)), *place) is None
+
+
+def test_bytes_of_files_that_are_gone_or_short_come_again() -> None:
+    web = Web("https://h.example/x", "x")
+    wanted = Contents("b", (WantedFile("f0", web, 10, "1"), WantedFile("f1", web, 80, "3")))
+    files = (StampFile("f0", 10, "1"), StampFile("f1", 80, "3"))
+    stamps = {"main": Stamp("hf:org/main", "b", B, files, "now")}
+    there = OnDisk(1, 1, 10, "f0"), OnDisk(3, 1, 80, "f1")
+    for left, bytes_ in ((there, 0), (there[:1], 80), ((), 90)):
+        found = disk(links={"hf/x/main": B}, files={f"hf/x/{B}": list(left)}, stamps=stamps)
+        assert found.to_fetch(wanted, "hf/x/main", B) == bytes_
+        # So it is for another model that has the same files.
+        assert found.to_fetch(wanted, "hf/x/other", A) == bytes_
+    assert disk(links={}, files={}, stamps=stamps).to_fetch(wanted, "hf/x/main", B) == 90
+    cut = {f"hf/x/{B}": [there[0], OnDisk(3, 1, 30, "f1")]}
+    assert disk(links={}, files=cut, stamps=stamps).to_fetch(wanted, "hf/x/other", A) == 80
 
 
 def used(tmp_path: Path) -> tuple[Path, Path]:

@@ -18,7 +18,7 @@ from inferfleet.events import Event, silent
 from inferfleet.hosts.local import LocalHost
 from inferfleet.models.declared import declared_model
 from inferfleet.models.need import ModelNeed
-from inferfleet.models.needs import model_need
+from inferfleet.models.needs import model_need, pinned
 from inferfleet.models.observe import ModelState, observe_script, parse_observed
 from inferfleet.models.prune import Removal, prune, removals
 from inferfleet.models.shelf import read_shelf
@@ -110,6 +110,71 @@ def test_an_old_revision_comes_back_without_the_hub(tmp_path: Path, hub: Hub) ->
     # Nothing lies twice on the disk.
     held = Path(pinned.directory, "m.bin").stat()
     assert held.st_nlink == 2
+
+
+def test_a_damaged_kept_revision_is_fetched_anew(tmp_path: Path, hub: Hub) -> None:
+    old = {"c.json": SMALL, "m.bin": BIG, "n.bin": SMALL * 9}
+    first = hub.publish(old, large=("m.bin", "n.bin"))
+    need = need_of(tmp_path)
+    stamp = get(need).stamp
+    assert stamp is not None
+    hub.publish({"c.json": b"{}", "m.bin": BIG[::-1]}, large=("m.bin",))
+    get(need)
+    kept = Path(need.directory).parent / stamp.store / "m.bin"
+    kept.write_bytes(BIG[:-1] + b"x")
+    hub.storage.requests.clear()
+    pinned, log = need_of(tmp_path, revision=first), Log()
+    assert get(pinned, log, update=False).changed
+    assert content(pinned) == old
+    assert log.notes == ["m.bin of the kept revision is damaged or gone: fetched anew"]
+    # Only what was damaged came again.
+    assert {r.path for r in hub.storage.requests} == {f"/blob/{hashlib.sha256(BIG).hexdigest()}"}
+    assert look(pinned).present
+
+
+def test_a_damaged_kept_revision_and_no_hub(tmp_path: Path, hub: Hub) -> None:
+    first = hub.publish({"m.bin": BIG}, large=("m.bin",))
+    need = need_of(tmp_path)
+    stamp = get(need).stamp
+    assert stamp is not None
+    (Path(need.directory).parent / stamp.store / "m.bin").write_bytes(BIG[::-1])
+    hub.server.assets[f"/api/models/org/tiny/revision/{first}"] = Asset(b"{}", 503)
+    pinned, log = need_of(tmp_path, revision=first), Log()
+    with pytest.raises(FleetError, match="answers HTTP 503"):
+        get(pinned, log, update=False)
+    assert "is damaged" in log.notes[0]
+    assert not look(pinned).present
+
+
+def test_only_a_whole_commit_of_the_hub_stays_what_it_is(tmp_path: Path, hub: Hub) -> None:
+    first = hub.publish({"m.bin": BIG}, large=("m.bin",))
+    branch, commit = need_of(tmp_path, revision="main"), need_of(tmp_path, revision=first)
+    for need in (branch, commit):
+        get(need)
+        assert staleness(need, look(need), latest(need, {})) == "current"
+    hub.publish({"m.bin": SMALL})
+    assert [pinned(need) for need in (branch, commit)] == [False, True]
+    assert pinned(need_of(tmp_path, source="hf:org/tiny/m.bin", revision="main", sha256="0" * 64))
+    assert staleness(branch, look(branch), latest(branch, {})) == "stale"
+    assert staleness(commit, look(commit), None) == "current"
+    # What is there is used as it is while nobody asks for an update.
+    asked = len(hub.server.requests)
+    assert get(branch, update=False).changed is False
+    assert len(hub.server.requests) == asked
+    assert get(branch).changed
+    assert content(branch) == {"m.bin": SMALL}
+
+
+@pytest.mark.parametrize(("revision", "more"), [("0cb88a4f764b", True), ("v1", False)])
+def test_the_beginning_of_a_commit_is_told(
+    tmp_path: Path, hub: Hub, revision: str, more: bool
+) -> None:
+    for headers in ({}, {"X-Error-Code": "RevisionNotFound"}):
+        path = f"/api/models/org/tiny/revision/{revision}"
+        hub.server.assets[path] = Asset(b"{}", 404, dict(headers))
+        with pytest.raises(FleetError, match=r"no (such )?rev") as caught:
+            get(need_of(tmp_path, revision=revision))
+        assert ("all its 40 digits" in caught.value.hint) == more
 
 
 def test_a_kept_revision_is_put_back(tmp_path: Path, hub: Hub) -> None:
@@ -355,10 +420,26 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
     "no-model": ({}, "does not exist or is private", "check the spelling"),
     "wrong-sum": ({}, "the hub has sha256", "correct sha256"),
     "no-such-file": ({}, "checksums names n.bin", "did you mean m.bin"),
-    "down": ({}, "cannot be reached", "HF_ENDPOINT"),
+    "down": ({}, "answers HTTP 502: it is out of order itself", "HF_ENDPOINT"),
+    "overloaded": ({}, "answers HTTP 503", "again in 40 s, or set HF_ENDPOINT"),
+    "too-often": ({}, "HTTP 429: too many requests from here", "again in 120 s; with HF_TOKEN"),
+    "rate-limit": ({}, "HTTP 429: too many requests from here", "again in 55 s; with HF_TOKEN"),
+    "gated-busy": ({}, "answers HTTP 503", "run the same command again later"),
+    "lost": ({}, "has no such repository (HTTP 404)", "check the spelling; a mirror"),
+    "teapot": ({}, "answers HTTP 418 for hf:org/tiny", "check HF_ENDPOINT"),
     "slow": ({}, "cannot be reached", "HF_ENDPOINT"),
     "silent": ({}, "m.bin cannot be downloaded", "check the network"),
     "elsewhere": ({}, "redirects to an address that is not https", "use another URL"),
+}
+
+
+ANSWERS = {
+    "down": Asset(b"{}", 502),
+    "overloaded": Asset(b"{}", 503, {"Retry-After": "40"}),
+    "too-often": Asset(b"{}", 429, {"Retry-After": "120"}),
+    "rate-limit": Asset(b"{}", 429, {"RateLimit": '"api";r=0;t=55'}),
+    "lost": Asset(b"{}", 404),
+    "teapot": Asset(b"{}", 418),
 }
 
 
@@ -391,8 +472,12 @@ def _break(case: str, hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         hub.server.assets[api] = Asset(b"{}", 401, message)
     elif case == "no-model":
         hub.server.assets[api] = Asset(b"{}", 401, {"X-Error-Code": "RepoNotFound"})
-    elif case == "down":
-        hub.server.assets[api] = Asset(b"{}", 502)
+    elif case == "gated-busy":
+        hub.gated = True
+        hub.publish({"m.bin": BIG}, large=("m.bin",))
+        hub.server.assets[f"/org/tiny/resolve/{hub.commit}/m.bin"] = Asset(b"", 503)
+    elif case in ANSWERS:
+        hub.server.assets[api] = ANSWERS[case]
     elif case == "slow":
         hub.server.assets[api].delay = 2
         monkeypatch.setattr(hub_module, "_ANSWER_SECONDS", 0.2)

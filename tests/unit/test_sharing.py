@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ from inferfleet.models.stamp import Stamp
 from inferfleet.models.transfer.fetch import Brought
 from inferfleet.run import sharing
 from inferfleet.run.sharing import Sharing
+from inferfleet.run.turns import Turn, Turns
 
 NEED = ModelNeed("s", "k", Source("hf", "o/m"), "/m/k", "/m/k")
 STAMP = Stamp("hf:o/m", "r1", ".k@1", (), "")
@@ -85,3 +87,44 @@ def test_who_cannot_fetch_leaves_it_to_the_next(ways: dict[str, Any]) -> None:
         shared.bring(session("a"), NEED, Log())
     ways["source"] = good
     assert shared.bring(session("b"), NEED, Log()).stamp == STAMP
+
+
+def waited(turns: Turns, turn: Turn, owner: str, told: list[str]) -> Any:
+    """A thread that waits for the owner's lock, and what came of it, once it has ended."""
+    found: list[bool] = []
+    thread = threading.Thread(
+        target=lambda: found.append(turns.wait(turn, "k", owner, told.append))
+    )
+    thread.start()
+
+    def ended() -> bool:
+        thread.join(20)
+        return found[0]
+
+    return thread, ended
+
+
+def test_a_lock_is_waited_for_while_this_run_has_it() -> None:
+    turns, told = Turns(), list[str]()
+    with turns.turn("b", "k") as mine, turns.turn("b", "other"):
+        with turns.turn("a", "k") as holds:
+            # Nobody knows yet whether it is a that got the lock.
+            thread, ended = waited(turns, mine, "7 vm", told)
+            assert thread.is_alive()
+            turns.taken(holds, "7 vm")
+            while not told:
+                assert thread.is_alive()
+        assert ended() is True
+        assert told == ["a"]
+        # One that has just ended may not have let go yet.
+        assert turns.wait(mine, "k", "7 vm", told.append) is True
+        assert turns.wait(mine, "k", "8 vm", told.append) is False
+
+
+def test_two_that_another_run_locks_out_do_not_wait_for_each_other() -> None:
+    turns, told = Turns(), list[str]()
+    with turns.turn("a", "k") as one, turns.turn("b", "k") as two, turns.turn("c", "k") as holds:
+        turns.taken(holds, "9 vm")
+        ends = [waited(turns, turn, "7 other", told)[1] for turn in (one, two)]
+        assert [ended() for ended in ends] == [False, False]
+    assert told == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -17,11 +18,12 @@ from inferfleet.models.sources.web import UnreachableError, Web, access_error
 _SPLIT = re.compile(r"(.*)-\d{5}-of-(\d{5}\.gguf)")
 _NOT_MODEL = (".gitattributes", ".gitignore")
 _ANSWER_SECONDS = 30.0
+_HUB = "https://huggingface.co"
 
 
 def endpoint() -> str:
     """The hub's address: HF_ENDPOINT, as huggingface_hub has it, or the public hub."""
-    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
+    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or _HUB
 
 
 def hub_contents(need: ModelNeed, token: str) -> Contents:
@@ -51,15 +53,17 @@ def hub_contents(need: ModelNeed, token: str) -> Contents:
     if getattr(info, "gated", False) and files:
         # The file list of a gated repository is public; whether its files may be had is asked
         # before anything is made on the machine.
-        _ask(files[0].origin)
+        _ask(need, files[0].origin)
     return Contents(commit, tuple(files))
 
 
-def _ask(origin: Origin) -> None:
+def _ask(need: ModelNeed, origin: Origin) -> None:
     try:
         if isinstance(origin, Web):
             origin.head()
     except UnreachableError as error:
+        if error.status:
+            raise _answered(need, error.status, error.headers) from None
         raise _down(str(error)) from None
 
 
@@ -98,7 +102,7 @@ def _info(need: ModelNeed, token: str) -> Any:
     except errors.RevisionNotFoundError:
         raise FleetError(
             f"model {subject}: the repository has no revision {need.source.revision}",
-            "name a branch, a tag or a commit of the repository",
+            f"name a branch, a tag or a commit of the repository{_whole(need)}",
         ) from None
     except errors.GatedRepoError:
         raise access_error(subject, bool(token), gated=True) from None
@@ -113,9 +117,47 @@ def _info(need: ModelNeed, token: str) -> Any:
         status = error.response.status_code
         if status in (401, 403):
             raise access_error(subject, bool(token), gated=False) from None
-        raise _down(f"it answers HTTP {status}") from None
+        raise _answered(need, status, error.response.headers) from None
     except (transport, OSError) as error:
         raise _down(str(error) or type(error).__name__) from None
+
+
+def _answered(need: ModelNeed, status: int, headers: Mapping[str, str]) -> FleetError:
+    """The error for an HTTP status that says nothing of the model's access."""
+    said = f"the hub {endpoint()} answers HTTP {status}"
+    if status in (404, 410):
+        what = "repository or no such revision" if need.source.revision else "repository"
+        mirror = "; a mirror (HF_ENDPOINT) may lack what the hub has" if endpoint() != _HUB else ""
+        return FleetError(
+            f"model {source_text(need.source)}: the hub {endpoint()} has no such {what} "
+            f"(HTTP {status})",
+            f"check the spelling{_whole(need)}{mirror}",
+        )
+    wait = _wait(headers)
+    later = f"run the same command again {f'in {wait} s' if wait else 'later'}"
+    if status == 429:
+        return FleetError(
+            f"{said}: too many requests from here for now",
+            f"{later}; with HF_TOKEN in the secrets of the machine file the hub allows more",
+        )
+    if status >= 500:
+        return FleetError(
+            f"{said}: it is out of order itself", f"{later}, or set HF_ENDPOINT to a mirror"
+        )
+    return FleetError(f"{said} for {source_text(need.source)}", "check HF_ENDPOINT, if it is set")
+
+
+def _wait(headers: Mapping[str, str]) -> int | None:
+    """Seconds that the hub asks to wait: Retry-After, or the t of its own RateLimit."""
+    found = re.fullmatch(r"\d{1,6}", headers.get("Retry-After", "").strip())
+    found = found or re.search(r"(?<=;t=)\d{1,6}\b", headers.get("RateLimit", "").replace(" ", ""))
+    return int(found[0]) if found else None
+
+
+def _whole(need: ModelNeed) -> str:
+    """What to know of a revision that looks like the beginning of a commit."""
+    short = re.fullmatch("[0-9a-f]{7,39}", need.source.revision)
+    return "; a commit is written with all its 40 digits, as models.list shows it" if short else ""
 
 
 def _down(why: str) -> FleetError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -29,7 +29,13 @@ class AccessError(FleetError):
 
 
 class UnreachableError(OSError):
-    """No usable answer from a server; the text says which server and why."""
+    """No usable answer from a server; the text says which server and why. status, headers: of
+    the answer, 0 and none where there was none."""
+
+    def __init__(self, why: str, status: int = 0, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(why)
+        self.status = status
+        self.headers = headers or {}
 
 
 @dataclass(frozen=True)
@@ -232,7 +238,8 @@ def _check(origin: Web, response: httpx.Response) -> None:
         return
     response.close()
     if status >= 500 or status == 429:
-        raise UnreachableError(f"{urlsplit(origin.url).hostname} answers {status}")
+        host = urlsplit(origin.url).hostname
+        raise UnreachableError(f"{host} answers {status}", status, response.headers)
     raise status_error(origin, status, response.headers.get("X-Error-Code", ""))
 
 

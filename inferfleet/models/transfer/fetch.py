@@ -20,7 +20,7 @@ from inferfleet.models.sources.origin import Contents, WantedFile
 from inferfleet.models.sources.source import source_text
 from inferfleet.models.sources.sources import source_contents
 from inferfleet.models.stamp import Stamp, StampFile, parse_stamp
-from inferfleet.models.transfer.kept import kept_contents, reuse
+from inferfleet.models.transfer.kept import DamagedError, kept_contents, reuse
 from inferfleet.models.transfer.room import bytes_there, check_space
 from inferfleet.models.transfer.store import Store, open_store
 from inferfleet.models.transfer.transfer import Transfer
@@ -41,13 +41,14 @@ class Brought:
 @dataclass(frozen=True)
 class _Order:
     """One model to bring. update: look for a newer revision; supply: where the files come from
-    instead of the source."""
+    instead of the source, like: the directory that these would lie in."""
 
     need: ModelNeed
     progress: Progress
     secrets: Mapping[str, Revealing]
     update: bool = False
     supply: Supply | None = None
+    like: str = ""
 
 
 def bring(
@@ -60,16 +61,19 @@ def bring(
     sudo: bool = False,
     root: str = "",
     supply: Supply | None = None,
+    like: str = "",
+    taken: Callable[[str], None] = lambda _: None,
 ) -> Brought:
     """Make the model be on the machine.
 
     A complete model is left as it is and its source not asked, unless update is true.
     Interrupted at any point the machine has the old model or the new one; what was
     transferred is kept and the next run goes on there. The revision that was in place stays
-    until it is pruned. supply: the files and where they come from, instead of the source.
-    root: of the inferbase that uses the model, written down beside the models. Models of
-    Ollama are left to ensure_ollama. Raises FleetError; code LOCKED when another run is at
-    work on this model.
+    until it is pruned. supply: the files and where they come from, instead of the source; like:
+    the name of their directory, so that nobody is asked where the machine has exactly these.
+    root: of the inferbase that uses the model, written down beside the models. taken: told who
+    holds the model's lock, as soon as this call does. Models of Ollama are left to
+    ensure_ollama. Raises FleetError; LockedError when another run is at work on this model.
     """
     if need.source.scheme == "ollama":
         return Brought(False)
@@ -77,9 +81,10 @@ def bring(
         _check_path(host, need, sudo)
         return Brought(False)
     with open_store(host, need, sudo=sudo) as store:
+        taken(store.owner)
         if root:
             store.serve_root(root)
-        order = _Order(need, progress, secrets, update, supply)
+        order = _Order(need, progress, secrets, update, supply, like)
         brought = _ensure_files(store, order) if need.directory else Brought(False)
         changed = ensure_aliases(store, need)
         return replace(brought, changed=brought.changed or changed)
@@ -109,7 +114,7 @@ def _ensure_files(store: Store, order: _Order) -> Brought:
     present = parse_stamp(store.text(stamp_path(need)))
     sizes, link = store.placed()
     whole = complete(present, link, sizes) and (present is None or fits(need, present))
-    if whole and not order.update:
+    if whole and (not order.update or (present and present.store == order.like)):
         return Brought(False, present)
     if store.is_real():
         raise FleetError(
@@ -120,7 +125,10 @@ def _ensure_files(store: Store, order: _Order) -> Brought:
     kept = kept_contents(known, need)
     old = present if whole else None
     if kept is not None and _linked(store, need, kept):
-        return _settle(store, order, kept, old)
+        try:
+            return _settle(store, order, kept, old)
+        except DamagedError as error:
+            order.progress.note(f"{error.what}: fetched anew")
     supply = order.supply or (lambda _: source_contents(need, order.secrets, order.progress))
     with supply(store) as contents:
         return _settle(store, order, contents, old)

@@ -15,9 +15,14 @@ from inferfleet.models.sources.source import parse_source
 from inferfleet.models.transfer.store import Kept, Store
 
 
+class DamagedError(FleetError):
+    """A file of a kept revision is not what its record says."""
+
+
 @dataclass(frozen=True)
 class OnMachine:
-    """The origin of a file that lies on the machine already and is only linked."""
+    """The origin of a file that lies on the machine already and is only linked. open is called
+    for one whose content is another than its record says, or that has gone meanwhile."""
 
     path: str
 
@@ -27,7 +32,7 @@ class OnMachine:
 
     @contextmanager
     def open(self, offset: int) -> Iterator[Opened]:
-        raise FleetError(f"{self.path} vanished from the machine", "run the same command again")
+        raise DamagedError(f"{self.path} of the kept revision is damaged or gone")
         yield Opened(offset, iter(()))
 
 

@@ -1,7 +1,8 @@
 # The machine's side of fetching a model; store.py speaks to it, one verb a line, each
 # followed by its values, one a line. An answer is any number of lines that begin with a
 # lower-case letter and a space, and a last one: "ok ...", "no ..." or "fail STATUS TEXT".
-# The first three lines: models directory, key, the model's directory.
+# The first three lines: models directory, key, the model's directory. The first answer is
+# "ok TOOL PROCESS MACHINE", or "no PROCESS MACHINE" of the one that holds the lock.
 # shellcheck disable=SC2015,SC2046,SC2086,SC2094,SC2317
 set -u
 LC_ALL=C
@@ -325,7 +326,7 @@ text() {
 if [ -h "$meta" ]; then fail 1 "$meta is a symbolic link"; exit 1; fi
 try mkdir -p "$meta" || exit 1
 take_lock || leave 1
-say "ok $(tool)"
+say "ok $(tool) $$ $(uname -n)"
 while IFS= read -r verb; do
     case $verb in
     free) say "ok $(free)" ;;

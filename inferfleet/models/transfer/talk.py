@@ -7,6 +7,15 @@ from inferfleet.hosts.host import Conversation, Host
 from inferfleet.models.need import ModelNeed
 
 
+class LockedError(FleetError):
+    """Another conversation is at work on the model; owner: its process and machine, as
+    Talk.owner has it."""
+
+    def __init__(self, what: str, hint: str, owner: str) -> None:
+        super().__init__(what, hint, code=LOCKED)
+        self.owner = owner
+
+
 class Talk:
     """Speaks the protocol that store.sh begins with; need: the model that is spoken of.
 
@@ -18,20 +27,22 @@ class Talk:
         self.machine = host.name
         self.need = need
         self.tool = "none"
+        self.owner = ""
 
     def start(self) -> None:
-        """Take the model's lock; FleetError (code LOCKED) names the run that holds it."""
+        """Take the model's lock, as the owner from then on; LockedError names the run that
+        holds it."""
         self._send(self.need.models_dir, self.need.key, self.need.directory)
         _, kind, rest = self._answer()
         if kind == "no":
             pid, _, machine = rest.partition(" ")
-            raise FleetError(
+            raise LockedError(
                 f"{self.machine}: another run (process {pid} on {machine}) is at work on the "
                 f"model {self.need.key}",
                 f"wait for it, or end process {pid} on {machine} if it hangs",
-                code=LOCKED,
+                rest,
             )
-        self.tool = rest
+        self.tool, _, self.owner = rest.partition(" ")
 
     def _ask(self, *lines: str) -> tuple[list[str], str, str]:
         self._send(*lines)
