@@ -96,7 +96,7 @@ def apply(
     archive = pack(release) if upload and plan.to != plan.source else b""
     undo = way_back(release, observed, plan)
     script = program(
-        "lock", "apply", **_variables(release, observed, plan, undo, what, len(archive))
+        "lock", "ready", "apply", **_variables(release, observed, plan, undo, what, len(archive))
     )
     talk = host.converse(script, sudo=sudo)
     transaction = _Transaction(host, talk, plan.machine, listener)
@@ -144,7 +144,10 @@ def apply(
     talk.send(b"reverted\n")
     transaction.until("done", STEP_SECONDS)
     talk.finish(FINISH_SECONDS)
-    note = "the old services did not all come back: see `invoke status`"
+    again = [service for service in plan.targets("evict") if service in undo.replace]
+    notes = [f"{service}, which had made room, runs again" for service in again]
+    if not good:
+        notes = ["the old services did not all come back: see `invoke status`"]
     return Outcome(
         plan.machine,
         rolled_back=undo.returns(plan),
@@ -153,7 +156,7 @@ def apply(
         logs=cause.lines if cause else tuple((logs or transaction.logs)[-LOG_LINES:]),
         hint=cause.hint if cause else "",
         recognised=cause is not None,
-        notes=() if good else (note,),
+        notes=tuple(notes),
     )
 
 
@@ -250,7 +253,8 @@ def _refusal(machine: str, record: str) -> FleetError:
 def _variables(
     release: Release, observed: Observed, plan: Plan, undo: Undo, what: str, size: int
 ) -> dict[str, str | int]:
-    gone = [*plan.gone, *plan.targets("evict")]
+    gone, evicted = [*plan.gone, *plan.targets("evict")], plan.targets("evict")
+    renewed = _renewed(release, observed, plan)
     links = {path: f"{release.root}/current/{release.links[path]}" for path in plan.targets("link")}
     return {
         "root": release.root,
@@ -269,9 +273,11 @@ def _variables(
         "gone": " ".join(gone),
         "forget": " ".join(undo.lost),
         "back_forget": " ".join(undo.forget),
+        "evicted": " ".join(evicted),
         "room": plan.room,
-        "replace": " ".join(plan.targets("replace")),
-        "start": " ".join(plan.targets("start")),
+        "replace": " ".join([*plan.targets("replace"), *renewed]),
+        "start": " ".join(s for s in plan.targets("start") if s not in renewed),
+        "ready": " ".join(plan.wait),
         "back_remove": " ".join(undo.remove),
         "back_stop": " ".join(undo.stop),
         "back_replace": " ".join(undo.replace),
@@ -280,6 +286,17 @@ def _variables(
         "keep": KEEP_GENERATIONS,
         "silence": SILENCE_SECONDS,
     }
+
+
+def _renewed(release: Release, observed: Observed, plan: Plan) -> list[str]:
+    """Services to start whose container is there: it would keep an older configuration."""
+    return [
+        service
+        for service in plan.targets("start")
+        if release.units[service].runtime == "compose"
+        and service in observed.units
+        and observed.started.get(service) != release.units[service].digest
+    ]
 
 
 def _pairs(links: Mapping[str, str]) -> str:

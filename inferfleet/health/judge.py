@@ -8,8 +8,10 @@ from inferfleet.health.ask import Reply, Sample
 from inferfleet.observe.observed import UnitState
 from inferfleet.observe.states import age
 
-# busy: it generates, though not for us within the deadline. All others are not healthy.
-GOOD = frozenset({"healthy", "busy"})
+# busy: it generates, though not for us within the deadline.
+READY = frozenset({"healthy", "busy"})
+# evicted: `up --evict` has stopped it, as was asked for. All others are faults.
+GOOD = READY | {"evicted"}
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,8 @@ class Evidence:
     state: what keeps it running says; None: nothing is there. start_timeout: seconds in which it
     may load. health and token: replies, None where it was not asked. before and after: its
     counters on both sides of the request for a token; late: they did not answer in time. deadline:
-    what that request was given.
+    what that request was given. answered: it was ready since this start. evicted: who has stopped
+    it to make room and not started it since, "" for nobody.
     """
 
     state: UnitState | None
@@ -30,10 +33,14 @@ class Evidence:
     after: Sample | None = None
     deadline: float = 30.0
     late: bool = False
+    answered: bool = False
+    evicted: str = ""
 
     @property
     def young(self) -> bool:
         """It may still be loading."""
+        if self.answered:
+            return False
         since = age(self.state)
         if since is None:
             return self.state is not None and self.state.state == "starting"
@@ -42,7 +49,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Finding:
-    """verdict: healthy, busy, loading, stuck, dead, stopped, unreachable.
+    """verdict: healthy, busy, loading, stuck, dead, stopped, evicted, unreachable.
 
     seconds: what the token took, or the time after which nobody waited any more.
     tokens_per_second: between the two scrapes, our own token not counted. running: requests.
@@ -60,11 +67,17 @@ class Finding:
     def good(self) -> bool:
         return self.verdict in GOOD
 
+    @property
+    def ready(self) -> bool:
+        return self.verdict in READY
+
 
 def judge(found: Evidence) -> Finding:
     """The verdict on one service."""
     state = found.state
     if state is None or state.state == "stopped":
+        if found.evicted:
+            return Finding("evicted", f"stopped to make room by {found.evicted}")
         return Finding("stopped", state.detail if state and state.detail else "nothing runs")
     if state.state == "failed":
         return Finding("dead", state.detail)

@@ -21,23 +21,32 @@ _UNITS = {
 class StateReader:
     """Reads the state of all units of a machine in one question.
 
-    troubles: runtime -> why it could not say anything the last time.
+    As of the last time, troubles: runtime -> why it could not say anything; evicted: service ->
+    who has stopped it to make room for another, of those that were not started since.
     """
 
     def __init__(self, host: Host, root: str, sudo: bool) -> None:
         self._host, self._sudo = host, sudo
-        self._script = f"sh {quote(root + '/current/control')} state"
+        self._script = (
+            f"sh {quote(root + '/current/control')} state\n"
+            f"for one in {quote(root)}/.inferbase/evicted/*; do\n"
+            '  [ -f "$one" ] && printf "evicted\\t%s\\t%s\\n" "${one##*/}" "$(cat "$one")"\n'
+            "done"
+        )
         self.troubles: dict[str, str] = {}
+        self.evicted: dict[str, str] = {}
 
     def __call__(self) -> dict[str, UnitState]:
         states = {}
-        self.troubles = {}
+        self.troubles, self.evicted = {}, {}
         for line in self._host.run(self._script, sudo=self._sudo, timeout=60).out.splitlines():
             kind, *fields = line.split("\t")
             if kind == "unit" and len(fields) >= 2:
                 states[fields[0]] = UnitState(fields[1], " ".join(fields[2:]))
             elif kind == "trouble" and len(fields) >= 2:
                 self.troubles[fields[0]] = " ".join(fields[1:])
+            elif kind == "evicted" and len(fields) >= 2:
+                self.evicted[fields[0]] = " ".join(fields[1:])
         return states
 
 

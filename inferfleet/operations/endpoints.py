@@ -93,23 +93,35 @@ def endpoint(
     )
 
 
-def try_lines(brief: Brief) -> list[str]:
-    """What to try on a machine that just came up: endpoint, a curl line, how to stop it."""
+def try_lines(brief: Brief, running: frozenset[str]) -> list[str]:
+    """What to try on a machine that just came up: endpoints, curl lines, how to stop them.
+
+    running: the services that are up; the others are left out.
+    """
     lines = []
     for found in endpoints(brief):
+        if found.service not in running:
+            continue
         lines.append(f"{found.service}: {found.base_url}  model {found.model or '-'}")
         if found.api == "openai":
-            lines.append(f"  try:  {_curl(found.base_url, found.model)}")
+            secret = brief.keys.get(found.service)
+            origin = brief.origins.get(secret) if secret else None
+            variable = (origin.env if origin else None) or secret
+            lines.append(f"  try:  {_curl(found.base_url, found.model, variable)}")
     host = "" if brief.name == "local" else f" --host {brief.name}"
     return [*lines, f"  stop: invoke down{host}"] if lines else []
 
 
-def _curl(base_url: str, model: str | None) -> str:
-    """A question to the model, or which models there are where no name is known."""
+def _curl(base_url: str, model: str | None, variable: str | None) -> str:
+    """A question to the model, or which models there are where no name is known.
+
+    variable: of the shell, with the key that is asked for.
+    """
+    key = f' -H "Authorization: Bearer ${variable}"' if variable else ""
     if model is None:
-        return f"curl {base_url}/models"
+        return f"curl {base_url}/models{key}"
     body = (
         f'{{"model": "{model}", "messages": '
         '[{"role": "user", "content": "What is the capital of France?"}]}'
     )
-    return f"curl {base_url}/chat/completions -H 'Content-Type: application/json' -d '{body}'"
+    return f"curl {base_url}/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from inferfleet.errors import FleetError
+from inferfleet.health.answered import has_answered, note_answered
 from inferfleet.health.ask import (
     SCRAPE_SECONDS,
     Reply,
@@ -56,7 +58,7 @@ class Look:
             "machine": self.machine,
             "service": self.service,
             "verdict": found.verdict,
-            "ready": found.good,
+            "ready": found.ready,
             "seconds": None if found.seconds is None else round(found.seconds, 2),
             "tokens_per_second": found.tokens_per_second,
             "running": found.running,
@@ -69,16 +71,17 @@ class Examiner:
     """Looks at the services of one machine, round after round, over one connection."""
 
     def __init__(self, session: Session, services: frozenset[str] | None) -> None:
-        """services: those that were asked for; None means all that should run by themselves."""
-        self.session = session
+        """services: those that were asked for; None means all that should run by themselves, and
+        what runs besides."""
+        self.session, self._services = session, services
         self._states = StateReader(session.host, session.release.root, session.sudo)
         self._samples: dict[str, Sample] = {}
-        self.units = chosen_units(session.release.units.values(), services)
 
     def round(self, only: frozenset[str] | None = None) -> list[Look]:
         """What every service is now; raises FleetError when the machine cannot be asked."""
-        units = {u.service: u for u in self.units if only is None or u.service in only}
         states = self._states()
+        chosen = chosen_units(self.session.release.units.values(), self._services, states)
+        units = {u.service: u for u in chosen if only is None or u.service in only}
         answers = on_each(list(units), lambda name: self._look(units[name], states.get(name)))
         machine = self.session.host.name
         return [
@@ -104,16 +107,20 @@ class Examiner:
 
     def _examine(self, unit: Unit, state: UnitState | None) -> Finding:
         probe = unit.probe
-        evidence = Evidence(state, probe.timeout if probe else 0)
+        evicted = self._states.evicted.get(unit.service, "")
+        evidence = Evidence(state, probe.timeout if probe else 0, evicted=evicted)
         if state is None and (trouble := self._states.troubles.get(unit.runtime)):
             return Finding("unreachable", trouble)
         up = state is not None and state.up and state.state != "restarting"
         if probe is None or unit.address is None or not up:
             return judge(evidence)
         host, key = self.session.host, unit_key(unit, self.session.secrets)
+        machine = (host, self.session.release.root, unit.service, self.session.sudo)
         ip, port = reachable(unit.address[0]), unit.address[1]
         with host.forward(port, address=ip) as local, connect(f"{HERE}:{local}", key) as client:
             health = ask_health(client, probe)
+            if health.outcome not in {"ok", "loading"} and evidence.young:
+                evidence = replace(evidence, answered=has_answered(*machine))
             slow = health.outcome == "silent" and token_request(probe) and not evidence.young
             if not health.ok and not slow:
                 return judge(replace(evidence, health=health))
@@ -131,6 +138,8 @@ class Examiner:
                 deadline=probe.deadline, late=late or later,
             )
         )  # fmt: skip
+        if token.ok and evidence.young:
+            note_answered(*machine)
         return self._since_last(unit.service, found, after, own=1 if token.ok else 0)
 
     def _since_last(self, service: str, found: Finding, now: Sample | None, own: int) -> Finding:
@@ -174,12 +183,20 @@ def _token(base_url: str, probe: Probe, key: Secret | None) -> Reply:
     return Reply("silent", "healthy, but no answer to a request", float(probe.deadline))
 
 
-def chosen_units(units: Iterable[Unit], services: frozenset[str] | None) -> list[Unit]:
-    """The units that a health check is about."""
-    return [
-        unit for unit in units
-        if (unit.autostart if services is None else unit.service in services)
-    ]  # fmt: skip
+def chosen_units(
+    units: Iterable[Unit],
+    services: frozenset[str] | None,
+    states: Mapping[str, UnitState] = MappingProxyType({}),
+) -> list[Unit]:
+    """The units that a health check is about; states: what runs, where that is known."""
+    if services is not None:
+        return [unit for unit in units if unit.service in services]
+    return [unit for unit in units if unit.autostart or _served(states.get(unit.service))]
+
+
+def _served(state: UnitState | None) -> bool:
+    """Somebody has started it, and nobody stopped it."""
+    return state is not None and (state.up or GAVE_UP in state.detail)
 
 
 def _unreachable(error: FleetError | None) -> Finding:

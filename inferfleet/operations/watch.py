@@ -47,6 +47,7 @@ class Ward:
     def __init__(self, run: Run, most: int) -> None:
         self._run, self._most = run, most
         self._examiners: dict[str, Examiner] = {}
+        self._looked: dict[str, frozenset[str]] = {}
 
     def round(self, bad: Mapping[str, frozenset[str]] | None = None) -> list[Look]:
         """One look at everything, or at the services of `bad` by machine."""
@@ -61,6 +62,8 @@ class Ward:
                 self._examiners[name] = Examiner(session, self._run.services[name])
             began = time.monotonic()
             looks = self._examiners[name].round(only)
+            if only is None:
+                self._looked[name] = frozenset(look.service for look in looks)
             if self._most:
                 looks = self._looked_again(self._examiners[name], looks, began)
         except FleetError as error:
@@ -68,7 +71,9 @@ class Ward:
                 raise
             self._forget(name)
             units = self._run.brief(name).draft.release.units.values()
-            chosen = chosen_units(units, self._run.services[name])
+            # Which services run that do not start by themselves is known from earlier looks alone.
+            wanted = self._looked.get(name) or self._run.services[name]
+            chosen = chosen_units(units, wanted) or list(units)
             return unreachable(name, [u for u in chosen if not only or u.service in only], error)
         return [self._revived(look) for look in looks] if self._most else looks
 
@@ -77,7 +82,8 @@ class Ward:
         silent = frozenset(look.service for look in looks if look.finding.silent)
         if not silent:
             return looks
-        probes = [unit.probe for unit in examiner.units if unit.service in silent]
+        units = examiner.session.release.units
+        probes = [units[service].probe for service in silent]
         deadline = max((probe.deadline for probe in probes if probe), default=0)
         time.sleep(max(began + deadline - time.monotonic(), 0.0))
         again = {look.service: look for look in examiner.round(silent)}

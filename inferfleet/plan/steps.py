@@ -170,9 +170,7 @@ def _unit_step(
         return None
     if found is None:
         return Step("start", unit.service, "is not there" if before else "is new")
-    # A container that exists keeps its old configuration when it is merely started.
-    old = unit.runtime == "compose" and observed.started.get(unit.service) != unit.digest
-    return Step("replace" if old else "start", unit.service, state_words(found))
+    return Step("start", unit.service, state_words(found))
 
 
 def state_words(found: UnitState) -> str:

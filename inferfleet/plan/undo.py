@@ -10,6 +10,9 @@ from inferfleet.plan.plan import Plan
 from inferfleet.plan.steps import moved
 from inferfleet.release.release import Release, Unit
 
+# Folders under .inferbase with a file for each service.
+RECORDS = ("started", "loaded", "restarts", "ready", "evicted")
+
 
 @dataclass(frozen=True)
 class Undo:
@@ -109,7 +112,7 @@ def _traces(removed: Iterable[Unit], staying: Mapping[str, Unit]) -> tuple[str, 
         if unit.runtime == "process" and unit.name not in names:
             found.append(f"run/{unit.name}")
         if unit.service not in staying:
-            found += [f"{record}/{unit.service}" for record in ("started", "loaded", "restarts")]
+            found += [f"{record}/{unit.service}" for record in RECORDS]
     return _once(found)
 
 

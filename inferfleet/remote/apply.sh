@@ -7,7 +7,8 @@
 # silence (seconds without a word of the operator after which the run is given up); as lists
 # separated by blanks: gone (services to remove), replace, start, room (KiB of memory that must be
 # available before anything is started, 0: whatever there is), forget (paths under .inferbase that
-# only removed services had), and for the way back: back_remove, back_stop, back_replace,
+# only removed services had), evicted (those of gone that only make room), ready (services that a
+# commit proves ready), and for the way back: back_remove, back_stop, back_replace,
 # back_forget; as lines path<tab>target: links, unlinks, back_links, back_unlinks; as lines
 # generation<tab>service: left (what an interrupted run may have left running that neither the
 # generation in force nor the new one knows).
@@ -139,7 +140,7 @@ forget() {
 
 step prepare
 [ -L "$root" ] && die symlink "$root is a symbolic link"
-for path in "$state" "$gens" "$state/started" "$state/run"; do
+for path in "$state" "$gens" "$state/started" "$state/run" "$state/ready" "$state/evicted"; do
   [ -L "$path" ] && die symlink "$path is a symbolic link"
 done
 problem=$(mkdir -p "$gens" "$state/started" "$state/run" 2>&1) || die io "$problem"
@@ -224,6 +225,11 @@ ok=yes
 if [ -n "$gone" ] && [ "$from" != 0 ]; then
   step stop
   control "$gens/$from/control" remove $gone || ok=no
+  # For `health` that is no fault; control forgets it with the next start.
+  [ -z "$evicted" ] || mkdir -p "$state/evicted" 2>/dev/null
+  for one in $evicted; do
+    { printf '%s at %s\n' "$who" "$when" >"$state/evicted/$one"; } 2>/dev/null
+  done
 fi
 drop_links "$unlinks"
 [ -z "$unlinks" ] || control "$root/current/control" reload
@@ -276,6 +282,7 @@ while verdict=$(hear); do
   case $verdict in
     commit)
       step confirm
+      for one in $ready; do note_ready "$one"; done
       record "$what"
       forget $forget
       # In this order, as rm takes them.

@@ -13,7 +13,9 @@ from inferfleet.secrets import Origin
 
 if TYPE_CHECKING:
     from inferfleet.plan.footing import Footing
+    from inferfleet.release.release import Release
     from inferfleet.schema.fleet import Fleet
+    from inferfleet.schema.machine import Machine
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Brief:
     the machine says how much space must stay free somewhere. budget: what services may take of
     the machine's memory, and what its hardware file says of that; as budget.make_budget says.
     site: where it stands, None when nobody says; site_address: for machines of its site.
-    models: the models directory.
+    models: the models directory. keys: by service, the secret that one of its clients sends, of
+    those that ask for a key.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Brief:
     site: str | None = None
     site_address: str | None = None
     models: str = ""
+    keys: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def local(self) -> bool:
@@ -78,4 +82,15 @@ def make_brief(fleet: Fleet, name: str) -> Brief:
         site=machine.site,
         site_address=machine.site_address,
         models=os.path.expanduser(machine.models or "") or f"{made.release.root}/models",
+        keys=_keys(machine, made.release),
     )
+
+
+def _keys(machine: Machine, release: Release) -> dict[str, str]:
+    units = release.units.values()
+    found = {unit.service: unit.probe.key for unit in units if unit.probe and unit.probe.key}
+    for service, entry in machine.services.items():
+        if entry.gateway is not None:
+            for key in entry.gateway.keys.values():
+                found.setdefault(service, key.secret)
+    return found

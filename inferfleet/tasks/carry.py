@@ -115,7 +115,7 @@ def carry_out(
             report(answer.error, run.redact)
         elif answer.value and not answer.value.ok:
             _show_failure(run, answer.value)
-    _sum_up(run, rows, what, form)
+    _sum_up(run, rows, what, form, {a.machine: _running(a.value) for a in answers if a.value})
     errors = [a.error for a in answers if a.error] + [a.error for a in done if a.error]
     errors += [p for a in answers if a.value for p in a.value.plan.problems]
     if errors:
@@ -185,7 +185,22 @@ def _show_failure(run: Run, outcome: Outcome) -> None:
         say(f"note: {note}", run.redact)
 
 
-def _sum_up(run: Run, rows: list[dict[str, Any]], what: str, form: str) -> None:
+def _running(planned: Planned) -> frozenset[str]:
+    """The services that are up once the plan is carried out."""
+    plan = planned.plan
+    before = {service for service, state in planned.observed.units.items() if state.up}
+    ended = {*plan.gone, *plan.targets("evict")}
+    return frozenset(before - ended).union(plan.targets("start"), plan.targets("replace"))
+
+
+def _sum_up(
+    run: Run,
+    rows: list[dict[str, Any]],
+    what: str,
+    form: str,
+    running: Mapping[str, frozenset[str]],
+) -> None:
+    """The rows; after an `up` of this machine, what of it can be tried. running: by machine."""
     from inferfleet.show import data, say, table
 
     if form == "json":
@@ -200,7 +215,7 @@ def _sum_up(run: Run, rows: list[dict[str, Any]], what: str, form: str) -> None:
         from inferfleet.operations.endpoints import try_lines
 
         for name in local:
-            lines = try_lines(run.brief(name))
+            lines = try_lines(run.brief(name), running[name])
             if lines:
                 say(as_called("\n".join(lines)))
 

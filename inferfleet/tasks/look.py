@@ -67,10 +67,10 @@ def health(
     service: Sequence[str] | None = None,
     wait: str = "0",
     watch: bool = False,
-    interval: str = "10s",
+    interval: str = "",
     for_: str = "",
     restart: bool = False,
-    at_most: int = 3,
+    at_most: str = "",
     format: str = "table",
 ) -> int:
     """Ask every service for one token; exit 3 if one is not well."""
@@ -78,24 +78,32 @@ def health(
     from inferfleet.operations.watch import Wanted, check_health
     from inferfleet.run.run import Run
 
-    spans = {"--wait": wait, "--interval": interval, "--for": for_ or "0"}
+    spans = {"--wait": wait, "--interval": interval or "10s", "--for": for_ or "0"}
     seconds = {}
     for name, text in spans.items():
         try:
             seconds[name] = parse_span(text)
         except ValueError as error:
             raise FleetError(f"health: {name} {text}: {error}", code=USAGE) from None
-    if (for_ and not watch) or (watch and seconds["--wait"]):
-        what = "--for belongs to --watch" if for_ else "--wait and --watch exclude each other"
-        raise FleetError(f"health: {what}", "`invoke health --watch --for 5m`", code=USAGE)
-    if at_most < 1:
-        raise FleetError(f"health: --at-most {at_most} would restart nothing", code=USAGE)
+    for name, given in {"--for": for_, "--interval": interval}.items():
+        if given and not watch:
+            hint = f"`invoke health --watch {name} {given}`"
+            raise FleetError(f"health: {name} belongs to --watch", hint, code=USAGE)
+    if watch and seconds["--wait"]:
+        hint = "`invoke health --watch --for 5m`"
+        raise FleetError("health: --wait and --watch exclude each other", hint, code=USAGE)
+    if at_most and not restart:
+        hint = f"`invoke health --restart --at-most {at_most}`"
+        raise FleetError("health: --at-most belongs to --restart", hint, code=USAGE)
+    if at_most and not (at_most.isascii() and at_most.isdigit() and int(at_most)):
+        what = f"health: --at-most {at_most} is not a number of restarts, 1 or more"
+        raise FleetError(what, code=USAGE)
     wanted = Wanted(
         wait=seconds["--wait"],
         watch=watch,
         interval=seconds["--interval"],
         span=seconds["--for"],
-        most=at_most if restart else 0,
+        most=int(at_most or 3) if restart else 0,
     )
     run = Run(overlay(c), host or (), group or (), service or ())
     return check_health(run, wanted, format, called=as_called)

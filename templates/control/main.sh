@@ -66,7 +66,7 @@ act() {
     [ -n "$chosen" ] || continue
     # While it is acted on, nobody knows what runs: after an interruption it is replaced.
     for one in $chosen; do
-      case $verb in start | replace | remove) rm -f "$state/started/$one" ;; esac
+      case $verb in start | replace | remove) rm -f "$state/started/$one" "$state/evicted/$one" ;; esac
     done
     # Looked at before, so that nothing that changes while it starts is missed.
     models=

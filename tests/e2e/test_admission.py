@@ -77,6 +77,12 @@ class Box(Place):
         return {name.removeprefix(prefix) for name in names.split()}
 
 
+def verdicts(box: Box) -> tuple[int, dict[str, str]]:
+    """What `health` says, and how it ends."""
+    done = box.invoke("health", "--format", "json")
+    return done.rc, {row["service"]: row["verdict"] for row in done.data}
+
+
 @pytest.fixture
 def box(shared_machine: TestMachine, tmp_path: Path, testbed: Testbed) -> Box:
     return Box(shared_machine, Fleet(tmp_path, testbed.home))
@@ -106,6 +112,7 @@ def test_one_in_place_of_another(box: Box) -> None:
     done = box.invoke("up", "--service", "big", "--evict")
     assert done.rc == 0, done
     assert box.up() == {"big", "keep"}
+    assert verdicts(box) == (0, {"small": "evicted", "keep": "healthy", "big": "healthy"})
     assert box.invoke("up", "--service", "big", "--evict").out.split()[-3:-1] == ["unchanged", "1"]
 
     # The one that is protected stays, whatever the newcomer wants.
@@ -121,7 +128,9 @@ def test_one_in_place_of_another(box: Box) -> None:
     assert failed.rc == 1, failed
     assert failed.data[0]["result"] == "rolled back"
     assert "I cannot" in failed.err
+    assert "note: big, which had made room, runs again" in failed.err
     assert box.up() == {"big", "keep"}
+    assert verdicts(box)[1] == {"small": "evicted", "keep": "healthy", "big": "healthy"}
 
 
 def test_cut_in_the_middle(box: Box) -> None:

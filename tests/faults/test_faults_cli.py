@@ -235,6 +235,23 @@ def test_restart_makes_no_generation_of_what_was_changed_on_the_machine(empty: F
     assert (box.current(), box.kept()) == (2, [1, 2])
 
 
+def test_up_ends_with_what_runs_and_the_variable_of_its_key(empty: FleetBox) -> None:
+    box, key = empty, {"MY_KEY": CANARY}
+    box.machine["secrets"] = {"TOKEN": {"env": "MY_KEY"}}
+    box.serve("one", secrets=["TOKEN"])
+    box.serve("two", "idle", port=free_port(), autostart=False)
+    up = box.invoke("up", *AT, env=key)
+    assert up.returncode == 0, up.stderr
+    own = f"curl http://127.0.0.1:{box.port}/v1/models"
+    assert f'  try:  {own} -H "Authorization: Bearer $MY_KEY"\n' in up.stderr
+    assert [line for line in up.stderr.splitlines() if line.startswith("idle: ")] == []
+    assert CANARY not in up.stdout + up.stderr
+    again = box.invoke("up", *AT, "--service", "idle", env=key)
+    assert again.returncode == 0, again.stderr
+    told = [line.split(": ")[0] for line in again.stderr.splitlines() if ": http" in line]
+    assert [name for name in told if name in {"echo", "idle"}] == ["echo", "idle"]
+
+
 def test_restart_asks_for_the_model_that_is_in_force(
     empty: FleetBox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

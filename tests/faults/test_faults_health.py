@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,17 @@ import yaml
 from faults.fleet import KIND, MACHINE, REPOSITORY, FleetBox
 from invoke.context import Context
 from invoke.exceptions import Exit
+from ports import free_port
 
+from inferfleet.apply.apply import Outcome
+from inferfleet.errors import FleetError
+from inferfleet.events import silent
 from inferfleet.health import ask
 from inferfleet.operations.look import Examiner, Look
 from inferfleet.operations.repair import revive
-from inferfleet.operations.watch import Wanted, check_health
+from inferfleet.operations.watch import Wanted, Ward, check_health
+from inferfleet.plan.plan import Goal
+from inferfleet.plan.steps import Step
 from inferfleet.run.run import Run
 from inferfleet.tasks.look import health as health_task
 
@@ -82,6 +89,11 @@ class Moody:
         run = Run(overlay=self.box.overlay, hosts=[MACHINE])
         return check_health(run, Wanted(**wanted), form)
 
+    def child_or_none(self) -> int | None:
+        """Its process, if there is one now."""
+        record = self.box.state / "run/moody/child"
+        return int(record.read_text().split()[0]) if record.exists() else None
+
     def child(self) -> int:
         """Its process, once there is one."""
         record = self.box.root / ".inferbase/run/moody/child"
@@ -122,10 +134,102 @@ def test_what_a_service_can_be(moody: Moody) -> None:
     moody.feel("good")
     os.kill(moody.child(), signal.SIGSTOP)
     verdict, detail = moody.verdict()
-    assert (verdict, "no answer (ReadTimeout)" in detail) == ("loading", True)
+    assert (verdict, "its counters did not answer in time" in detail) == ("unreachable", True)
     os.kill(moody.child(), signal.SIGCONT)
     assert moody.box.down().ok
     assert moody.verdict()[0] == "stopped"
+
+
+def test_what_was_ready_once_is_not_loading_any_more(moody: Moody) -> None:
+    """Its start-timeout is 30 s. Whatever starts it again, the new start has its time again."""
+    note = moody.box.state / "ready" / "moody"
+    first = note.read_text()  # `up` has seen it
+    os.kill(moody.child(), signal.SIGKILL)
+    gone = time.monotonic() + 30
+    while moody.child_or_none() == int(first.split()[0]) or moody.child_or_none() is None:
+        assert time.monotonic() < gone
+        time.sleep(0.02)
+    os.kill(moody.child(), signal.SIGSTOP)
+    assert moody.verdict()[0] == "loading"
+    assert note.read_text() == first
+    os.kill(moody.child(), signal.SIGCONT)
+    assert moody.check(wait=30.0) == 0
+    assert note.read_text().split()[0] == str(moody.child())
+    os.kill(moody.child(), signal.SIGSTOP)
+    found = moody.look().finding
+    assert (found.verdict, found.silent) == ("unreachable", True)
+    os.kill(moody.child(), signal.SIGCONT)
+    # What cannot be noted is as it was before notes.
+    note.unlink()
+    note.parent.rmdir()
+    note.parent.write_text("")
+    assert moody.verdict()[0] == "healthy"
+    os.kill(moody.child(), signal.SIGSTOP)
+    assert moody.verdict()[0] == "loading"
+    os.kill(moody.child(), signal.SIGCONT)
+
+
+def test_what_was_evicted_is_no_fault_and_what_runs_is_looked_at(moody: Moody) -> None:
+    """`up --service big --evict`, as its plan is where memory is short."""
+    box = moody.box
+    big = {**box.services["moody"], "port": free_port(), "autostart": False}
+    box.services["big"] = big
+    box.write()
+    examiner = Examiner(box.session(), None)
+
+    def seen() -> dict[str, str]:
+        return {look.service: look.finding.verdict for look in examiner.round()}
+
+    def evict() -> Outcome:
+        planned = box.planned(Goal(True, frozenset({"big"}), evict=True))
+        step = Step("evict", "moody", "makes room for big: 5 GiB")
+        steps = [s for s in planned.plan.steps if s.target != "moody"]
+        plan = replace(planned.plan, steps=(*steps[:-1], step, steps[-1]))
+        return planned.talk.apply(replace(planned, plan=plan), "up", silent)
+
+    assert evict().ok
+    assert seen() == {"moody": "evicted", "big": "healthy"}
+    assert moody.check() == 0
+    ready = {look.service: look.row["ready"] for look in examiner.round()}
+    assert ready == {"moody": False, "big": True}
+    moody.feel("broken")
+    assert moody.check() == 3
+    moody.feel("good")
+
+    assert box.up().ok
+    assert seen() == {"moody": "healthy", "big": "healthy"}
+    assert not (box.state / "evicted" / "moody").exists()
+    planned = box.session().plan_down(None)
+    assert planned.talk.apply(planned, "down", silent).ok
+    assert seen() == {"moody": "stopped"}
+
+    # A newcomer that does not start: who was there runs again, and `up` says so.
+    assert box.up().ok
+    kind = yaml.safe_load((box.overlay / "services" / "moody.yaml").read_text())
+    kind["process"]["command"] = [["{program}"]]
+    (box.overlay / "services" / "brief.yaml").write_text(yaml.safe_dump(kind))
+    box.services["big"] = {**big, "kind": "brief"}
+    box.write()
+    assert evict().notes == ("moody, which had made room, runs again",)
+    assert seen() == {"moody": "healthy"}
+
+
+def test_a_machine_that_cannot_be_asked_is_no_good_news(moody: Moody) -> None:
+    """Nobody knows what runs there of what does not start by itself."""
+    moody.box.services["moody"]["autostart"] = False
+    moody.box.write()
+    run = Run(overlay=moody.box.overlay, hosts=[MACHINE])
+    ward = Ward(run, 0)
+    assert [look.finding.verdict for look in ward.round()] == ["healthy"]
+    for other in (ward, Ward(run, 0)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Examiner, "round", lost)
+            (look,) = other.round()
+        assert (look.service, look.finding.verdict) == ("moody", "unreachable")
+
+
+def lost(*_: object) -> list[Look]:
+    raise FleetError("the connection is lost")
 
 
 def test_the_command_line(moody: Moody) -> None:
@@ -153,7 +257,8 @@ def test_the_command_line(moody: Moody) -> None:
 
 @pytest.mark.parametrize(
     "wrong", [{"for_": "5m"}, {"wait": "x"}, {"watch": True, "wait": "5s"},
-              {"restart": True, "at_most": 0}],
+              {"restart": True, "at_most": "0"}, {"restart": True, "at_most": "x"},
+              {"interval": "5s"}, {"at_most": "2"}],
 )  # fmt: skip
 def test_wrong_words(wrong: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(Exit) as refused:

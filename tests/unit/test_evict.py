@@ -45,8 +45,23 @@ def test_what_is_stopped_comes_back() -> None:
     assert undo.returns(plan)
     told = _variables(release, observed, plan, undo, "up", 0)
     assert (told["gone"], told["start"], told["room"]) == ("a", "b", 7)
+    assert (told["evicted"], told["ready"]) == ("a", "b")
     assert (told["back_stop"], told["back_replace"]) == ("b", "a")
     assert "- evict a  (makes room for b: 5 GiB)" in plan_lines(plan, release, {})
+
+
+def test_a_container_of_an_older_configuration_is_made_anew() -> None:
+    """To the reader it starts; merely started, it would keep what it was made with."""
+    release = make_release({"units": {"a": {}, "b": {"autostart": False, "address": None}}})
+    drop, add = [["unit"], ["started"]], [["unit", "a", "stopped", ""]]
+    observed = parse_observed(edited(applied(release), drop, add), ROOT)
+    plan = make_plan(release, observed, Goal(True, frozenset({"a", "b"})))
+    assert plan_lines(plan, release, {})[-1] == "Plan: 2 services to start."
+    told = _variables(release, observed, plan, way_back(release, observed, plan), "up", 0)
+    assert (told["replace"], told["start"]) == ("a", "b")
+    again = parse_observed(edited(applied(release), [["unit"], ["started", "b"]], add), ROOT)
+    told = _variables(release, again, plan, way_back(release, again, plan), "up", 0)
+    assert (told["replace"], told["start"]) == ("", "a b")
 
 
 def after_a_cut(a: str, b: str) -> tuple[Plan, Undo]:

@@ -399,9 +399,28 @@ def test_a_gateway_needs_no_model_to_be_tried(tmp_path: Path) -> None:
     from inferfleet.run.brief import make_brief
 
     loaded = load(folders(json.dumps(machine()), tmp_path))
-    told = try_lines(make_brief(loaded.fleet, "m"))
+    told = try_lines(make_brief(loaded.fleet, "m"), frozenset({"gate"}))
     assert "gate: http://127.0.0.1:4000/v1  model -" in told
     assert not any("None" in line for line in told)
+    assert not any("Authorization" in line for line in told)
+
+
+def test_what_to_try_names_the_variable_of_the_key(tmp_path: Path) -> None:
+    """Of the operator where there is one, else the secret; and only of what runs."""
+    from inferfleet.operations.endpoints import try_lines
+    from inferfleet.run.brief import make_brief
+
+    secrets = {"ALPHA": {"env": "MY_KEY"}, "VLLM_API_KEY": {"command": ["pass", "vllm"]}}
+    services = {"big": {**VLLM, "secrets": ["VLLM_API_KEY"]}, "little": LLAMA}
+    keys = {"keys": {"a": {"secret": "ALPHA"}}}
+    loaded = load(folders(json.dumps(machine(keys, secrets=secrets, services=services)), tmp_path))
+    assert not loaded.errors
+    brief = make_brief(loaded.fleet, "m")
+    told = "\n".join(try_lines(brief, frozenset({"gate", "big"})))
+    assert 'curl http://127.0.0.1:4000/v1/models -H "Authorization: Bearer $MY_KEY"' in told
+    assert ':8000/v1/chat/completions -H "Authorization: Bearer $VLLM_API_KEY" -H \'Con' in told
+    assert "little" not in told
+    assert try_lines(brief, frozenset()) == []
 
 
 @pytest.mark.parametrize("root", ["/opt/a$b", '/opt/a"b', "/opt/a\\b", "/opt/a{b"])

@@ -60,6 +60,20 @@ VERDICTS: list[tuple[str, dict[str, Any], str, str]] = [
     ),
     ("closed, old", {"health": Reply("closed", "no answer")}, "dead", "runs, but no answer"),
     ("silent, young", {"state": YOUNG, "health": Reply("silent", "no answer")}, "loading", ""),
+    (
+        "silent, was ready", {"state": YOUNG, "health": SILENT, "answered": True}, "unreachable",
+        "runs and listens",
+    ),
+    (
+        "closed, was ready", {"state": YOUNG, "health": Reply("closed", "no answer"),
+        "answered": True}, "dead", "runs, but no answer",
+    ),
+    ("evicted", {"state": None, "evicted": "ann@a at 9"}, "evicted", "make room by ann@a at 9"),
+    (
+        "evicted, a process", {"state": UnitState("stopped", ""), "evicted": "ann@a at 9"},
+        "evicted", "ann@a",
+    ),
+    ("was evicted once", {"evicted": "ann@a at 9"}, "healthy", "no port"),
     ("silent, old", {"health": SILENT}, "unreachable", "runs and listens"),
     ("silent, a token", {"health": SILENT, "token": TOKEN}, "healthy", "generated a token"),
     (
@@ -152,7 +166,8 @@ VERDICTS: list[tuple[str, dict[str, Any], str, str]] = [
 def test_verdicts(found: dict[str, Any], verdict: str, words: str) -> None:
     result = judge(Evidence(**{"state": OLD, "start_timeout": 600, **found}))
     assert (result.verdict, words in result.detail) == (verdict, True), result
-    assert result.good is (verdict in {"healthy", "busy"})
+    assert result.ready is (verdict in {"healthy", "busy"})
+    assert result.good is (result.ready or verdict == "evicted")
     assert result.silent is (verdict == "unreachable" and "our key" not in words)
 
 
