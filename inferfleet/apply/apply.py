@@ -278,6 +278,7 @@ def _variables(
         "replace": " ".join([*plan.targets("replace"), *renewed]),
         "start": " ".join(s for s in plan.targets("start") if s not in renewed),
         "ready": " ".join(plan.wait),
+        "shelves": "\n".join(_shelves(release, plan)),
         "back_remove": " ".join(undo.remove),
         "back_stop": " ".join(undo.stop),
         "back_replace": " ".join(undo.replace),
@@ -286,6 +287,13 @@ def _variables(
         "keep": KEEP_GENERATIONS,
         "silence": SILENCE_SECONDS,
     }
+
+
+def _shelves(release: Release, plan: Plan) -> list[str]:
+    """The models directories that what is started reads from."""
+    acting = {*plan.targets("start"), *plan.targets("replace")}
+    needs = (need for need in release.models if need.service in acting)
+    return sorted({need.models_dir for need in needs if need.directory or need.aliases})
 
 
 def _renewed(release: Release, observed: Observed, plan: Plan) -> list[str]:

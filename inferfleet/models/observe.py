@@ -135,6 +135,13 @@ def fits(need: ModelNeed, stamp: Stamp) -> bool:
     return not need.sha256 or need.sha256 in have.values()
 
 
+def in_order(need: ModelNeed, state: ModelState | None) -> bool:
+    """Whether the very files that the need asks for are there, whatever becomes of its aliases."""
+    if state is None or not state.present:
+        return False
+    return state.stamp is None or fits(need, state.stamp)
+
+
 def _state(key: str, kind: str, stamp: Stamp | None, entries: list[str]) -> ModelState:
     if kind == "foreign":
         return ModelState(key, True, None, 0, True)

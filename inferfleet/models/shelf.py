@@ -41,7 +41,8 @@ class Shelf:
     free, total: bytes of its disk. links: a model's directory -> name of the store it leads to.
     stores: directories with the files of one revision. stamps: records of whole revisions by
     name. aliases: directory -> the model's directory. elsewhere: machines that use the same
-    disk, and roots whose generations cannot be read. held: names of stores that a process reads;
+    disk, and roots whose generations cannot be read. held: names of stores that a process reads,
+    or an old one that a service was started with;
     pages: that have files in huge pages. paths: KiB by path, of models that are not ours. busy:
     keys of models that a run is at work on. here: what the machine calls itself, as elsewhere
     would have it.
@@ -165,17 +166,20 @@ def parse_shelf(text: str) -> Shelf:
     for root, number, place in (f[:3] for f in all_of("use", 3)):
         digits, _, current = number.partition(" ")
         uses.append(Use(root, int(digits), current == "current", place.lstrip("/")))
+    led = {f[0]: f[1] for f in all_of("link", 2)}
+    # Of the revision in force the generations tell more.
+    started = {f[0].strip("/") for f in all_of("started", 1)} - {*led.values()}
     disk = (all_of("disk", 2) or [["0", "0"]])[0]
     return Shelf(
         free=int(disk[0]),
         total=int(disk[1]),
-        links={f[0]: f[1] for f in all_of("link", 2)},
+        links=led,
         stores={name: tuple(sorted(files, key=_path)) for name, files in stores.items()},
         stamps={name: stamp for name, stamp in stamps.items() if stamp is not None},
         aliases={f[0]: f[1] for f in all_of("alias", 2)},
         uses=tuple(uses),
         elsewhere=tuple(sorted({f[0] for f in all_of("elsewhere", 1)})),
-        held=frozenset(f[0].strip("/") for f in all_of("held", 1)),
+        held=frozenset(f[0].strip("/") for f in all_of("held", 1)) | started,
         pages=frozenset(f[0].strip("/") for f in all_of("pages", 1)),
         paths={f[0]: int(f[1]) for f in all_of("path", 2) if f[1].isdigit()},
         busy=frozenset(f[0] for f in all_of("lock", 1)),

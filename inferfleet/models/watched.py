@@ -22,9 +22,9 @@ def in_place(need: ModelNeed, state: ModelState | None) -> dict[str, str]:
     return ({need.directory: store} if need.directory else {}) | _texts(need)
 
 
-def loads_alias(need: ModelNeed) -> bool:
-    """Whether the service loads its model through an alias."""
-    return any(_within(need.path, alias) for alias in need.aliases)
+def loads_texts(need: ModelNeed) -> bool:
+    """Whether the service loads its model through an alias with texts of its own."""
+    return bool(_texts(need))
 
 
 def watch_lines(needs: Iterable[ModelNeed]) -> str:

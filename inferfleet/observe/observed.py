@@ -41,7 +41,8 @@ class Observed:
     to then, without a service where nothing was noted. listeners: (ip, port) of listening TCP
     sockets. model_lines: for models.observe. gpu_lines: for gpu.brief. damage: records of our
     own that cannot be read. left: number -> record of the generations, not in force, that
-    interrupted runs may have left services of running.
+    interrupted runs may have left services of running. evicted: services that were stopped to
+    make room and not started since.
     """
 
     facts: Mapping[str, str]
@@ -64,6 +65,7 @@ class Observed:
     troubles: tuple[str, ...] = ()
     damage: tuple[FleetError, ...] = ()
     left: Mapping[int, Manifest] = field(default_factory=dict)
+    evicted: frozenset[str] = frozenset()
 
 
 def parse_observed(text: str, root: str) -> Observed:
@@ -110,6 +112,7 @@ def parse_observed(text: str, root: str) -> Observed:
         space_lines=tuple("\t".join(fields) for fields in records.get("space", [])),
         troubles=tuple(": ".join(fields) for fields in records.get("trouble", [])),
         damage=tuple(damage),
+        evicted=frozenset(name for name, _ in _pairs(records, "evicted")),
     )
 
 

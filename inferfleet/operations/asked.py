@@ -53,7 +53,7 @@ def make_asked(
             hint=name_hint(asked.kind, kinds, "kinds"),
             code=USAGE,
         )
-    models = run.brief(machine).draft.release.root + "/models"
+    models = run.brief(machine).models
     scheme = (kinds[asked.kind].model_scheme if asked.kind else None) or "hf"
     need = model_need(asked.model, asked.model, scheme, models, run.fleet.models)
     assert need is not None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from inferfleet.models.need import ModelNeed
-from inferfleet.models.observe import ModelState, fits
-from inferfleet.models.watched import in_place, loads_alias, watched
+from inferfleet.models.observe import ModelState, in_order
+from inferfleet.models.watched import in_place, loads_texts, watched
 from inferfleet.observe.observed import Observed
 from inferfleet.plan.steps import Goal
 from inferfleet.release.release import Release
@@ -47,7 +47,7 @@ def _reason(need: ModelNeed, observed: Observed, state: ModelState | None) -> st
         return CHECKSUMS
     if noted is None:
         broken = state is not None and state.present and not state.alias_ok
-        return TEXT if broken and loads_alias(need) else ""
+        return TEXT if broken and loads_texts(need) else ""
     for path, now in in_place(need, state).items():
         if now and noted[path] and noted[path] != now:
             return FILES if path == need.directory else TEXT
@@ -94,4 +94,4 @@ def to_fetch(
 
 
 def _unfit(need: ModelNeed, state: ModelState) -> bool:
-    return state.present and state.stamp is not None and not fits(need, state.stamp)
+    return state.present and not in_order(need, state)

@@ -135,6 +135,13 @@ def down_plan(release: Release, observed: Observed, services: frozenset[str] | N
         and (services is None or service in services)
         and (state.state != "stopped" or known[service].runtime == "compose")
     ]
+    ended = {step.target for step in steps}
+    # Nothing runs of these, but from now on that is no making of room any more.
+    steps += [
+        Step("remove", service, "was evicted")
+        for service in sorted(observed.evicted & known.keys() - ended)
+        if services is None or service in services
+    ]
     return Plan(
         release.machine,
         observed.current,

@@ -127,7 +127,8 @@ def _value(
             )
         value = NO_KEY if name is None else secrets[name].reveal()
         values.append(hashlib.sha256(value.encode()).hexdigest() if line.hashed else value)
-        if line.hashed and (first := values.index(values[-1])) < len(values) - 1:
+        # A run that only looks has no value for what it could not get.
+        if line.hashed and value and (first := values.index(values[-1])) < len(values) - 1:
             raise FleetError(
                 f"{machine}: {wanted.service}: the keys {line.names[first]} and {name} have the "
                 "same value",

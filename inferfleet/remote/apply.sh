@@ -9,7 +9,8 @@
 # available before anything is started, 0: whatever there is), forget (paths under .inferbase that
 # only removed services had), evicted (those of gone that only make room), ready (services that a
 # commit proves ready), and for the way back: back_remove, back_stop, back_replace,
-# back_forget; as lines path<tab>target: links, unlinks, back_links, back_unlinks; as lines
+# back_forget; as lines: shelves (models directories of what is started); as lines
+# path<tab>target: links, unlinks, back_links, back_unlinks; as lines
 # generation<tab>service: left (what an interrupted run may have left running that neither the
 # generation in force nor the new one knows).
 #
@@ -133,9 +134,21 @@ control() {
   } 4>&1
   return "${status:-1}"
 }
+# Whoever prunes a models directory has to know of every root that uses it, also of one that found
+# all its models there and brought none; store.sh writes the same line.
+note_root() {
+  [ -d "$1/.inferbase" ] && [ ! -L "$1/.inferbase" ] || return 0
+  grep -qxF -- "$(uname -n) $root" "$1/.inferbase/roots" ||
+    printf '%s\n' "$(uname -n) $root" >>"$1/.inferbase/roots"
+} 2>/dev/null
 # forget PATHS: logs, pid files and records of services that are gone.
 forget() {
   for path in "$@"; do rm -rf "${state:?}/$path"; done
+}
+# settle SERVICES: that they were evicted is over; the control of an earlier version knows nothing
+# of it.
+settle() {
+  for one in "$@"; do rm -f "$state/evicted/$one"; done
 }
 
 step prepare
@@ -196,6 +209,7 @@ if [ "$size" -gt 0 ]; then
   fresh=yes
 fi
 [ -f "$gens/$to/.manifest" ] || die missing "generation $to is not there"
+[ -z "$shelves" ] || printf '%s\n' "$shelves" | while IFS= read -r path; do note_root "$path"; done
 journaled=yes
 journal staged || die io "cannot write $state/journal"
 
@@ -222,6 +236,7 @@ fi
 journal switched :
 
 ok=yes
+settle $gone $replace $start
 if [ -n "$gone" ] && [ "$from" != 0 ]; then
   step stop
   control "$gens/$from/control" remove $gone || ok=no
@@ -271,6 +286,7 @@ revert() {
     make_links "$back_links" >/dev/null || good=no
     [ -z "$back_unlinks$back_links" ] || [ "$back" = 0 ] || control "$root/current/control" reload
     if [ -n "$back_replace" ]; then
+      settle $back_replace
       control "$root/current/control" replace $back_replace || good=no
     fi
   fi

@@ -78,6 +78,10 @@ for entry in "$state"/generations/*; do
   fi
 done
 
+for entry in "$state"/evicted/*; do
+  [ -f "$entry" ] && printf 'evicted\t%s\n' "${entry##*/}"
+done
+
 units_of() {
   for entry in "$state"/started/*; do
     [ -f "$entry" ] && {

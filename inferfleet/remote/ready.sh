@@ -21,7 +21,8 @@ start_of() {
 note_ready() {
   seen=$(start_of "$1") || return 0
   [ "$(cat "$state/ready/$1" 2>/dev/null)" != "$seen" ] || return 0
-  { mkdir -p "$state/ready" && printf '%s\n' "$seen" >"$state/ready/.$1.$$" &&
+  { [ ! -L "$state/ready" ] && mkdir -p "$state/ready" &&
+    printf '%s\n' "$seen" >"$state/ready/.$1.$$" &&
     mv -f "$state/ready/.$1.$$" "$state/ready/$1"; } 2>/dev/null
 }
 # was_ready SERVICE: whether the start that runs now is the one that answered.

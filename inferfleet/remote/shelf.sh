@@ -93,6 +93,10 @@ if [ -s "$names" ]; then
                 printf 'elsewhere\t%s\t%s\n' "$host" "$other"
                 continue
             fi
+            # A service reads what it was started with, also where its processes cannot be looked at.
+            [ ! -s "$found" ] || cat "$other"/.inferbase/started/* 2>/dev/null |
+                sed -n "s|.*$tab\(\.[^/]*@[^/]*\)\$|/\1/|p" | grep -xF -f "$found" |
+                while IFS= read -r name; do printf 'started\t%s\n' "$name"; done
             generations=$other/.inferbase/generations
             ! absent "$generations" || continue
             unread=

@@ -63,9 +63,12 @@ class Sharing:
         machine, bad, done = session.host.name, set[str](), False
         try:
             while not done:
-                holder = self._depot.holder(
-                    machine, need.key, lambda other: progress.note(f"waits for {other}"), bad
-                )
+                # What is a path on the machine comes from nobody; only its aliases are made.
+                holder = None
+                if need.directory:
+                    holder = self._depot.holder(
+                        machine, need.key, lambda other: progress.note(f"waits for {other}"), bad
+                    )
                 why = closed(holder) if holder else ""
                 try:
                     brought = self._bring(session, need, progress, update, holder, why)

@@ -146,9 +146,11 @@ def prune(
 
     def look(name: str, held: str, first: bool = False) -> list[Removal]:
         shelves = disks[name] if first else {n: read(sessions[n]) for n in disks[name]}
-        directory = run.brief(name).models
+        directory, mine = run.brief(name).models, shelves[name]
+        # Who sees nothing there any more has lost the disk, and knows nothing of its users.
+        others = [s for n, s in shelves.items() if n != name and (s.stores or not mine.stores)]
         return removals(
-            shelves[name].joined([shelf for n, shelf in shelves.items() if n != name]),
+            mine.joined(others),
             needs.get(directory, ()),
             directory,
             all_generations=all_generations,

@@ -195,7 +195,13 @@ def test_what_was_evicted_is_no_fault_and_what_runs_is_looked_at(moody: Moody) -
     moody.feel("broken")
     assert moody.check() == 3
     moody.feel("good")
+    planned = box.session().plan_down(None)
+    assert planned.talk.apply(planned, "down", silent).ok
+    assert seen() == {"moody": "stopped"}
+    assert box.session().plan_down(None).plan.empty
 
+    assert box.up().ok
+    assert evict().ok
     assert box.up().ok
     assert seen() == {"moody": "healthy", "big": "healthy"}
     assert not (box.state / "evicted" / "moody").exists()

@@ -104,6 +104,9 @@ def test_what_another_machine_brought_to_their_disk(reader: Reader, tmp_path: Pa
     reader.share(other)
     try:
         assert reader.box.invoke("up", "--host", OTHER).returncode == 0
+        # It has brought nothing, and whoever prunes the disk has to know of it all the same.
+        roots = (reader.models / ".inferbase/roots").read_text().split()[1::2]
+        assert roots == [str(reader.box.root), str(other.root)]
         reader.publish("two")
         code, row = reader.update()
         assert (code, row["detail"]) == (0, "restarted echo")

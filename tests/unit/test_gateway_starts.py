@@ -26,6 +26,8 @@ def test_keys_of_one_value_are_a_mistake(tmp_path: Path) -> None:
     assert error.what == "m: gate: the keys ALPHA and BETA have the same value"
     assert error.code == USAGE
     assert "canary" not in str(error) + error.hint
+    # `status`, `health` and `down` go without the secrets that cannot be had.
+    render(fleet, "m", {name: Secret("") for name in secrets})
 
 
 # What follows such a line, whatever it was.

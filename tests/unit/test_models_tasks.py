@@ -281,6 +281,41 @@ def test_all_machines_of_a_disk_prune_it_once(lab: Lab, monkeypatch: pytest.Monk
     assert (code, lab.ask(prune, "n1", "n2", "n3", check=True)) == (OK, (OK, []))
 
 
+def test_a_machine_that_lost_the_disk_meanwhile_tells_nothing(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old_and_other(lab)
+    lab.machine("n2")
+    (lab.models / ".inferbase/roots").write_text("n1 /opt/a\nn2 /opt/a\n")
+    seen: list[str] = []
+
+    def read(host: Any, models: str, root: str, **more: Any) -> Shelf:
+        found = read_shelf(host, models, root, **more)
+        if host.name == "n2" and host.name in seen:
+            return Shelf(0, 0, here="n2")
+        seen.append(host.name)
+        return replace(found, here=host.name, elsewhere=tuple({"n1", "n2"} - {host.name}))
+
+    monkeypatch.setattr(shelf_module, "read_shelf", read)
+    code, rows = lab.ask(prune, "n1", "n2", yes=True)
+    assert (code, {row["result"] for row in rows}) == (OK, {"stays"})
+    assert {row["detail"] for row in rows} == {"n2 uses this disk, too"}
+
+
+def test_what_a_service_was_started_with_is_not_pruned(lab: Lab) -> None:
+    first, _ = old_and_other(lab)
+    stamps = map(json.loads, (p.read_text() for p in lab.models.glob(".inferbase/*.json")))
+    (store,) = (stamp["store"] for stamp in stamps if stamp["revision"] == first)
+    started = lab.folder / "n1/.inferbase/started/a"
+    started.parent.mkdir(parents=True, exist_ok=True)
+    started.write_text(f"digest\n{lab.models}/hf/org--tiny/main\t{store}\n")
+    rows = {row["what"]: row for row in lab.ask(prune, check=True)[1]}
+    assert (rows["old"]["result"], rows["old"]["detail"]) == ("stays", "a process reads it")
+    assert rows["unused"]["result"] == "goes"
+    started.unlink()
+    assert {row["result"] for row in lab.ask(prune, check=True)[1]} == {"goes"}
+
+
 def test_a_model_that_another_run_has_is_not_pruned(lab: Lab) -> None:
     old_and_other(lab)
     need = model_need("a", "hf:org/other", "hf", str(lab.models))

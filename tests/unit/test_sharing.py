@@ -89,6 +89,18 @@ def test_who_cannot_fetch_leaves_it_to_the_next(ways: dict[str, Any]) -> None:
     assert shared.bring(session("b"), NEED, Log()).stamp == STAMP
 
 
+def test_aliases_of_a_path_are_made_without_waiting(ways: dict[str, Any]) -> None:
+    """Each machine has its own; nobody copies what is given as a path."""
+    ways["source"] = Brought(True)
+    own = ModelNeed("s", "k", Source("path", "/m"), "", "/a", aliases={"/a": {}})
+    shared = Sharing({"a": "lab", "b": "lab"}, {})
+    for name in ("a", "b"):
+        done = threading.Thread(target=shared.bring, args=(session(name), own, Log()), daemon=True)
+        done.start()
+        done.join(20)
+        assert not done.is_alive(), name
+
+
 def waited(turns: Turns, turn: Turn, owner: str, told: list[str]) -> Any:
     """A thread that waits for the owner's lock, and what came of it, once it has ended."""
     found: list[bool] = []

@@ -271,6 +271,20 @@ def test_the_way_back_of_down_starts_again_what_ran() -> None:
     assert not plan.confirm
 
 
+@pytest.mark.parametrize("state", [None, "stopped"])
+def test_down_ends_that_a_service_was_evicted(state: str | None) -> None:
+    """Of a container nothing is left, of a process its name."""
+    runtime = "process" if state else "compose"
+    release = make_release({"units": {"a": {"runtime": runtime}, "b": {"address": None}}})
+    units = [["unit", "a", state, ""]] if state else []
+    rows = [*units, ["evicted", "a"], ["evicted", "other"]]
+    seen = parse_observed(edited(applied(release), [["unit", "a"]], rows), ROOT)
+    plan = down_plan(release, seen, None)
+    assert (plan.targets("remove"), plan.steps[-1].reason) == (["b", "a"], "was evicted")
+    assert way_back(release, seen, plan).replace == ("b",)
+    assert down_plan(release, seen, frozenset({"b"})).targets("remove") == ["b"]
+
+
 def test_a_restart_has_no_way_back() -> None:
     release = make_release({})
     seen = parse_observed(applied(release), ROOT)

@@ -25,6 +25,7 @@ from inferfleet.capacity.shape.shape import Shape
 from inferfleet.capacity.term import Claim
 from inferfleet.errors import FleetError
 from inferfleet.models.need import ModelNeed
+from inferfleet.models.observe import in_order, parse_observed
 from inferfleet.plan.steps import Goal, Step
 from inferfleet.release.release import Unit
 
@@ -59,7 +60,8 @@ def admit(talk: Session, observed: Observed, plan: Plan, goal: Goal) -> Plan:
         held = ask(talk, concerned, demands, needs, before)
     except FleetError as error:
         return replace(plan, notes=(*plan.notes, f"memory could not be looked at: {error.what}"))
-    missing = frozenset(need.service for need in plan.fetch)
+    there = parse_observed(observed.model_lines)
+    missing = frozenset(n.service for n in plan.fetch if not in_order(n, there.get(n.key)))
     chosen = [needs[name] for name in concerned if name in demands and name in needs]
     shapes = model_shapes(talk, held, chosen, missing, running)
     situation = Situation(
