@@ -235,8 +235,8 @@ if [ "$from" != "$to" ]; then
 fi
 journal switched :
 
-ok=yes
 settle $gone $replace $start
+ok=yes
 if [ -n "$gone" ] && [ "$from" != 0 ]; then
   step stop
   control "$gens/$from/control" remove $gone || ok=no
