@@ -62,7 +62,7 @@ class KernelMachine(TestMachine):
         """Return `boot_id`, under the name that other test machines use."""
         return self.boot_id()
 
-    def wait_up(self, timeout_s: float = 180, *, boot_id_was: str = "") -> None:
+    def wait_up(self, timeout_s: float = 360, *, boot_id_was: str = "") -> None:
         """Wait until the boot has ended, and set the clock, which a saved memory makes late.
 
         With boot_id_was, a machine that still has that boot_id has yet to shut down. Raises
@@ -89,7 +89,7 @@ class KernelMachine(TestMachine):
         written = self.serial.read_text(errors="replace")
         raise CommandError(f"{self.name} is not up after {timeout_s:.0f} s\n{written[-3000:]}")
 
-    def reboot(self, *, timeout_s: float = 180) -> None:
+    def reboot(self, *, timeout_s: float = 360) -> None:
         """Reboot through systemd and GRUB and wait until the machine is up again."""
         before = self.boot_id()
         self.run("systemctl reboot")
