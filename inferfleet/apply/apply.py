@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from inferfleet.apply.variables import plan_variables
 from inferfleet.errors import LOCKED, FleetError
 from inferfleet.events import Event, Listener, silent
 from inferfleet.health.ready import Readiness, wait_ready
@@ -23,7 +24,7 @@ from inferfleet.observe.journal import Lock
 from inferfleet.observe.observed import Observed
 from inferfleet.observe.states import StateReader, last_logs
 from inferfleet.plan.plan import Plan
-from inferfleet.plan.undo import Undo, way_back
+from inferfleet.plan.undo import way_back
 from inferfleet.release.archive import pack
 from inferfleet.release.failure import find_cause, latest
 from inferfleet.release.release import Release, Unit
@@ -96,7 +97,16 @@ def apply(
     archive = pack(release) if upload and plan.to != plan.source else b""
     undo = way_back(release, observed, plan)
     script = program(
-        "lock", "ready", "apply", **_variables(release, observed, plan, undo, what, len(archive))
+        "lock",
+        "ready",
+        "apply",
+        **plan_variables(release, observed, plan, undo),
+        size=len(archive),
+        who=operator(),
+        what=what,
+        keep=KEEP_GENERATIONS,
+        when=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        silence=SILENCE_SECONDS,
     )
     talk = host.converse(script, sudo=sudo)
     transaction = _Transaction(host, talk, plan.machine, listener)
@@ -248,67 +258,6 @@ def _refusal(machine: str, record: str) -> FleetError:
             )
         case _:
             return FleetError(f"{machine}: {detail}", hint="nothing was changed")
-
-
-def _variables(
-    release: Release, observed: Observed, plan: Plan, undo: Undo, what: str, size: int
-) -> dict[str, str | int]:
-    gone, evicted = [*plan.gone, *plan.targets("evict")], plan.targets("evict")
-    renewed = _renewed(release, observed, plan)
-    links = {path: f"{release.root}/current/{release.links[path]}" for path in plan.targets("link")}
-    return {
-        "root": release.root,
-        "from": plan.source,
-        "to": plan.to,
-        "back": undo.back,
-        "size": size,
-        "who": operator(),
-        "when": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "what": what,
-        "by": str(release.by or ""),
-        "confirm": "yes" if plan.confirm else "no",
-        "links": _pairs(links),
-        "unlinks": _pairs(dict.fromkeys(plan.targets("unlink"), "")),
-        "left": "\n".join(f"{number}\t{service}" for number, service in plan.left),
-        "gone": " ".join(gone),
-        "forget": " ".join(undo.lost),
-        "back_forget": " ".join(undo.forget),
-        "evicted": " ".join(evicted),
-        "room": plan.room,
-        "replace": " ".join([*plan.targets("replace"), *renewed]),
-        "start": " ".join(s for s in plan.targets("start") if s not in renewed),
-        "ready": " ".join(plan.wait),
-        "shelves": "\n".join(_shelves(release, plan)),
-        "back_remove": " ".join(undo.remove),
-        "back_stop": " ".join(undo.stop),
-        "back_replace": " ".join(undo.replace),
-        "back_links": _pairs(undo.links),
-        "back_unlinks": _pairs(dict.fromkeys(undo.unlinks, "")),
-        "keep": KEEP_GENERATIONS,
-        "silence": SILENCE_SECONDS,
-    }
-
-
-def _shelves(release: Release, plan: Plan) -> list[str]:
-    """The models directories that what is started reads from."""
-    acting = {*plan.targets("start"), *plan.targets("replace")}
-    needs = (need for need in release.models if need.service in acting)
-    return sorted({need.models_dir for need in needs if need.directory or need.aliases})
-
-
-def _renewed(release: Release, observed: Observed, plan: Plan) -> list[str]:
-    """Services to start whose container is there: it would keep an older configuration."""
-    return [
-        service
-        for service in plan.targets("start")
-        if release.units[service].runtime == "compose"
-        and service in observed.units
-        and observed.started.get(service) != release.units[service].digest
-    ]
-
-
-def _pairs(links: Mapping[str, str]) -> str:
-    return "\n".join(f"{path}\t{target}" for path, target in links.items())
 
 
 def _named(listener: Listener, machine: str) -> Listener:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from plan_cases import ROOT, applied, edited, make_release
 
-from inferfleet.apply.apply import _variables
+from inferfleet.apply.variables import plan_variables
 from inferfleet.observe.observed import Observed, parse_observed
 from inferfleet.plan.diff import plan_lines
 from inferfleet.plan.plan import Goal, Plan, make_plan
@@ -43,7 +43,7 @@ def test_what_is_stopped_comes_back() -> None:
     undo = way_back(release, observed, plan)
     assert (undo.back, undo.remove, undo.stop, undo.replace) == (1, (), ("b",), ("a",))
     assert undo.returns(plan)
-    told = _variables(release, observed, plan, undo, "up", 0)
+    told = plan_variables(release, observed, plan, undo)
     assert (told["gone"], told["start"], told["room"]) == ("a", "b", 7)
     assert (told["evicted"], told["ready"]) == ("a", "b")
     assert (told["back_stop"], told["back_replace"]) == ("b", "a")
@@ -57,10 +57,10 @@ def test_a_container_of_an_older_configuration_is_made_anew() -> None:
     observed = parse_observed(edited(applied(release), drop, add), ROOT)
     plan = make_plan(release, observed, Goal(True, frozenset({"a", "b"})))
     assert plan_lines(plan, release, {})[-1] == "Plan: 2 services to start."
-    told = _variables(release, observed, plan, way_back(release, observed, plan), "up", 0)
+    told = plan_variables(release, observed, plan, way_back(release, observed, plan))
     assert (told["replace"], told["start"]) == ("a", "b")
     again = parse_observed(edited(applied(release), [["unit"], ["started", "b"]], add), ROOT)
-    told = _variables(release, again, plan, way_back(release, again, plan), "up", 0)
+    told = plan_variables(release, again, plan, way_back(release, again, plan))
     assert (told["replace"], told["start"]) == ("", "a b")
 
 

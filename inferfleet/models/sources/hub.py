@@ -137,7 +137,7 @@ def _answered(need: ModelNeed, status: int, headers: Mapping[str, str]) -> Fleet
     later = f"run the same command again {f'in {wait} s' if wait else 'later'}"
     if status == 429:
         return FleetError(
-            f"{said}: too many requests from here for now",
+            f"{said}: too many requests from here",
             f"{later}; with HF_TOKEN in the secrets of the machine file the hub allows more",
         )
     if status >= 500:
